@@ -1,0 +1,1 @@
+"""Text to ids and back: normalisation, SentencePiece subwords, sentence splitting."""
