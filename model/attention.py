@@ -1,0 +1,117 @@
+"""Attention: each kind projects the encoder's outputs to keys once, then weighs them for any number of queries.
+
+Every kind is ``project(outputs) -> keys`` and ``forward(query, keys, values, mask) -> (context, weights)``. Shapes:
+``query`` (B, Q, H), ``keys`` (B, S, A), ``values`` (B, S, H), ``mask`` (B, S) bool, true at real positions;
+``context`` (B, Q, H); ``weights`` (B, Q, S), rows summing to one (for several heads: their mean).
+Q is the number of positions in training, and the number of hypotheses of a sentence in search.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Common ground: masked softmax over scores that a subclass computes."""
+
+    def project(self, outputs: Tensor) -> Tensor:
+        """Keys (B, S, A) of encoder outputs (B, S, H); called once per source sentence."""
+        raise NotImplementedError
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Unnormalised scores (B, Q, S)."""
+        raise NotImplementedError
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Context (B, Q, H) and weights (B, Q, S)."""
+        scores = self.scores(query, keys).float().masked_fill(~mask.unsqueeze(1), -math.inf)
+        weights = torch.softmax(scores, dim=-1)
+        return torch.bmm(weights.to(values.dtype), values), weights
+
+
+class DotAttention(Attention):
+    """``score = q . k`` (Luong et al. 2015, section 3.1, dot)."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def project(self, outputs: Tensor) -> Tensor:
+        """The outputs are their own keys."""
+        return outputs
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Unnormalised scores (B, Q, S)."""
+        return torch.bmm(query, keys.transpose(1, 2).to(query.dtype))
+
+
+class GeneralAttention(DotAttention):
+    """``score = q . W k`` (Luong et al. 2015, section 3.1, general)."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(hidden)
+        self.key = nn.Linear(hidden, hidden, bias=False)
+
+    def project(self, outputs: Tensor) -> Tensor:
+        """``W`` applied to the outputs."""
+        keys: Tensor = self.key(outputs)
+        return keys
+
+
+class AdditiveAttention(Attention):
+    """``score = v . tanh(W q + U k)`` (Bahdanau et al. 2015, equation in appendix A.1.2)."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden, hidden)
+        self.key = nn.Linear(hidden, hidden, bias=False)
+        self.energy = nn.Linear(hidden, 1, bias=False)
+
+    def project(self, outputs: Tensor) -> Tensor:
+        """``U`` applied to the outputs."""
+        keys: Tensor = self.key(outputs)
+        return keys
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Unnormalised scores (B, Q, S); needs (B, Q, S, H) for a moment."""
+        energy = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # (B, Q, S, H)
+        scores: Tensor = self.energy(energy).squeeze(-1)
+        return scores
+
+
+class MultiHeadAttention(Attention):
+    """Scaled dot attention in several subspaces (Vaswani et al. 2017, section 3.2.2); keys carry their values along."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.width = heads, hidden // heads
+        self.query = nn.Linear(hidden, hidden, bias=False)
+        self.key_value = nn.Linear(hidden, 2 * hidden, bias=False)
+        self.output = nn.Linear(hidden, hidden, bias=False)
+
+    def project(self, outputs: Tensor) -> Tensor:
+        """Keys and values side by side, (B, S, 2H): both are projected once."""
+        projected: Tensor = self.key_value(outputs)
+        return projected
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Context (B, Q, H) and the heads' mean weights (B, Q, S); ``values`` are taken from ``keys``."""
+        batch, queries, hidden = query.shape
+        positions = keys.shape[1]
+        heads = self.query(query).view(batch, queries, self.heads, self.width).transpose(1, 2)  # (B, N, Q, W)
+        pairs = keys.view(batch, positions, 2, self.heads, self.width).permute(2, 0, 3, 1, 4)  # (2, B, N, S, W)
+        scores = heads @ pairs[0].to(heads.dtype).transpose(-1, -2) / math.sqrt(self.width)  # (B, N, Q, S)
+        weights = torch.softmax(scores.float().masked_fill(~mask[:, None, None, :], -math.inf), dim=-1)
+        context = weights.to(pairs.dtype) @ pairs[1]  # (B, N, Q, W)
+        mixed: Tensor = self.output(context.transpose(1, 2).reshape(batch, queries, hidden))
+        return mixed, weights.mean(dim=1)
+
+
+def build_attention(kind: str, hidden: int, heads: int) -> Attention:
+    """The attention that ``kind`` names; a new one is a class above and a line here."""
+    if kind == "multihead":
+        return MultiHeadAttention(hidden, heads)
+    return {"dot": DotAttention, "general": GeneralAttention, "additive": AdditiveAttention}[kind](hidden)

@@ -1,0 +1,174 @@
+"""The tensors of a beam search: a batch of sentences, extended by a piece, joined, cut and reordered.
+
+B slots hold a sentence each, K rows of a slot its hypotheses; K is the widest beam, narrower ones leave rows dead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.cells import CellState
+from model.decoder import Memory, State
+from model.seq2seq import Seq2Seq
+
+
+class Batch(NamedTuple):
+    """Tensors of all sentences in the search: B slots of K rows each."""
+
+    memory: Memory
+    state: State
+    scores: Tensor  # (B, K) float32, log-probability of each live hypothesis, -inf for a dead row
+    pieces: Tensor  # (B, K, L) int64, begin-of-sentence first
+    length: Tensor  # (B) int64, pieces in each slot's hypotheses, begin-of-sentence not counted
+    beam: Tensor  # (B) int64, the sentence's beam size
+    limit: Tensor  # (B) int64
+    prefix: Tensor  # (B, P) int64, -1 where nothing is forced
+
+    def select(self, slots: Tensor) -> Batch:
+        """Drop or reorder sentences."""
+        width = self.scores.shape[1]
+        rows = (slots.unsqueeze(1) * width + torch.arange(width, device=slots.device)).flatten()
+        rest = (part.index_select(0, slots) for part in self[2:])
+        return Batch(self.memory.select(slots), self.state.select(rows), *rest)
+
+
+class Extended(NamedTuple):
+    """One step of the search: what lives on, and which of the 2K best extensions have ended."""
+
+    live: Batch
+    ended: Tensor  # (B, 2K) bool
+    values: Tensor  # (B, 2K) float32, log-probabilities of the extensions
+    candidates: Tensor  # (B, 2K, L) int64, the pieces before each extension
+
+
+def extend(model: Seq2Seq, batch: Batch) -> Extended:
+    """Extend every hypothesis by one piece and keep each sentence's best."""
+    slots, width = batch.scores.shape
+    last = batch.pieces.gather(2, batch.length.view(-1, 1, 1).expand(-1, width, 1)).flatten()
+    logits, state = model.step(batch.state, last, batch.memory)
+    scores = torch.log_softmax(logits.float(), dim=-1).view(slots, width, -1)
+    scores = _constrain(scores, batch, model) + batch.scores.unsqueeze(-1)  # (B, K, V)
+    vocabulary = scores.shape[-1]
+    # Twice the beam: even if K extensions end, K others are there to live on.
+    values, flat = scores.view(slots, -1).topk(min(2 * width, width * vocabulary), dim=1)  # (B, 2K)
+    parent, piece = flat // vocabulary, flat % vocabulary
+    ends = piece == model.config.eos
+    rank = torch.arange(values.shape[1], device=values.device)
+    ended = ends & (rank < batch.beam.unsqueeze(1)) & (values > -math.inf)
+    live_values, chosen = values.masked_fill(ends, -math.inf).topk(width, dim=1)  # (B, K)
+    outside = torch.arange(width, device=values.device) >= batch.beam.unsqueeze(1)
+    live_parent = parent.gather(1, chosen)
+    rows = (torch.arange(slots, device=values.device).unsqueeze(1) * width + live_parent).flatten()
+    candidates = _histories(batch.pieces, parent)
+    live = batch._replace(
+        state=state.select(rows),
+        scores=live_values.masked_fill(outside, -math.inf),
+        pieces=_append(_histories(batch.pieces, live_parent), piece.gather(1, chosen), batch.length + 1),
+        length=batch.length + 1,
+    )
+    return Extended(live, ended, values, candidates)
+
+
+def _constrain(scores: Tensor, batch: Batch, model: Seq2Seq) -> Tensor:
+    """Rule out padding and begin-of-sentence, all but the forced prefix, and all but the end at the length limit."""
+    config = model.config
+    scores[:, :, [config.pad, config.bos]] = -math.inf
+    forced = torch.full_like(batch.length, -1)
+    if batch.prefix.shape[1]:
+        at = batch.length.clamp(max=batch.prefix.shape[1] - 1).unsqueeze(1)
+        inside = batch.length < batch.prefix.shape[1]
+        forced = torch.where(inside, batch.prefix.gather(1, at).squeeze(1), forced)
+    forced = torch.where(batch.length >= batch.limit, torch.full_like(forced, config.eos), forced)
+    slots = (forced >= 0).nonzero().squeeze(1)
+    if len(slots):
+        allowed = torch.full((len(slots), scores.shape[-1]), -math.inf, device=scores.device)
+        allowed.scatter_(1, forced[slots].unsqueeze(1), 0.0)
+        scores[slots] += allowed.unsqueeze(1)
+    return scores
+
+
+def _histories(pieces: Tensor, parent: Tensor) -> Tensor:
+    """Pieces (B, J, L) of the hypotheses ``parent`` (B, J) among ``pieces`` (B, K, L)."""
+    return pieces.gather(1, parent.unsqueeze(-1).expand(-1, -1, pieces.shape[2]))
+
+
+def _append(pieces: Tensor, piece: Tensor, position: Tensor) -> Tensor:
+    """Write ``piece`` (B, K) at each slot's own ``position`` (B), growing the buffer when it is full."""
+    if int(position.max()) >= pieces.shape[2]:
+        pieces = functional.pad(pieces, (0, max(8, pieces.shape[2])))
+    index = position.view(-1, 1, 1).expand(-1, pieces.shape[1], 1)
+    return pieces.scatter(2, index, piece.unsqueeze(-1))
+
+
+def join(first: Batch, second: Batch) -> Batch:
+    """Both batches as one: as wide, as long and with as many source positions as the larger."""
+    width = max(first.scores.shape[1], second.scores.shape[1])
+    positions = max(first.memory.mask.shape[1], second.memory.mask.shape[1])
+    length = max(first.pieces.shape[2], second.pieces.shape[2])
+    prefix = max(first.prefix.shape[1], second.prefix.shape[1])
+    one, other = (_resize(batch, width, positions, length, prefix) for batch in (first, second))
+    cells = tuple(
+        CellState(torch.cat([a.hidden, b.hidden]), torch.cat([a.cell, b.cell]))
+        for a, b in zip(one.state.cells, other.state.cells, strict=True)
+    )
+    feed = None
+    if one.state.feed is not None and other.state.feed is not None:
+        feed = torch.cat([one.state.feed, other.state.feed])
+    memory = Memory(*(torch.cat(parts) for parts in zip(one.memory, other.memory, strict=True)))
+    rest = (torch.cat(parts) for parts in zip(one[2:], other[2:], strict=True))
+    return Batch(memory, State(cells, feed), *rest)
+
+
+def trim(batch: Batch) -> Batch:
+    """Give back the width, source positions and buffer that only sentences now gone needed."""
+    positions = int(batch.memory.mask.sum(dim=1).max())
+    return _resize(
+        batch,
+        width=int(batch.beam.max()),
+        positions=positions,
+        length=int(batch.length.max()) + 1,
+        prefix=int((batch.prefix >= 0).sum(dim=1).max()) if batch.prefix.shape[1] else 0,
+    )
+
+
+def _resize(batch: Batch, width: int, positions: int, length: int, prefix: int) -> Batch:
+    """Pad or cut a batch to the given sizes; what is cut is unused."""
+    slots, old_width = batch.scores.shape
+    pad = functional.pad
+    if width != old_width:
+        keep = torch.arange(width, device=batch.scores.device).clamp(max=old_width - 1)
+        rows = (torch.arange(slots, device=keep.device).unsqueeze(1) * old_width + keep).flatten()
+        batch = batch._replace(
+            state=batch.state.select(rows),
+            scores=pad(batch.scores, (0, width - old_width), value=-math.inf),
+            pieces=batch.pieces.index_select(1, keep),
+        )
+    extra = positions - batch.memory.mask.shape[1]
+    memory = batch.memory
+    if extra:
+        memory = Memory(
+            pad(memory.keys, (0, 0, 0, extra)), pad(memory.values, (0, 0, 0, extra)), pad(memory.mask, (0, extra))
+        )
+    return batch._replace(
+        memory=memory,
+        pieces=pad(batch.pieces, (0, length - batch.pieces.shape[2])),
+        prefix=pad(batch.prefix, (0, prefix - batch.prefix.shape[1]), value=-1),
+    )
+
+
+def pad_sources(sources: Sequence[Sequence[int]], model: Seq2Seq) -> tuple[Tensor, Tensor]:
+    """Sources as the model reads them: ids (B, S) int64 ending in end-of-sentence, padded, and lengths (B) int64."""
+    return pad_ids([[*source, model.config.eos] for source in sources], model)
+
+
+def pad_ids(rows: Sequence[Sequence[int]], model: Seq2Seq) -> tuple[Tensor, Tensor]:
+    """Padded ids (B, L) int64 and their lengths (B) int64, on the model's device."""
+    device, longest = model.output_bias.device, max(map(len, rows))
+    padded = [[*row] + [model.config.pad] * (longest - len(row)) for row in rows]
+    return torch.tensor(padded, device=device), torch.tensor([len(row) for row in rows], device=device)

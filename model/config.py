@@ -1,0 +1,93 @@
+"""What a model is: its sizes and choices, and the rules of length that its search obeys."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Frozen(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Frozen):
+    """Everything needed to build a :class:`model.seq2seq.Seq2Seq` before its weights are known."""
+
+    source_vocabulary: int = Field(gt=4, description="Pieces in the source vocabulary, reserved ids included.")
+    target_vocabulary: int = Field(gt=4, description="Pieces in the target vocabulary, reserved ids included.")
+    embedding: int = Field(default=256, gt=0, description="Width of the embeddings.")
+    hidden: int = Field(default=256, gt=0, description="Width of each layer; half for an encoder direction.")
+    encoder_layers: int = Field(default=2, ge=1, le=16)
+    decoder_layers: int = Field(default=2, ge=1, le=16, description="The bottom layer queries the attention.")
+    attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
+    heads: int = Field(default=4, ge=1, description="Heads of multi-head attention; other attentions have one.")
+    input_feeding: bool = Field(default=False, description="Feed the attentional output back: slow.")
+    tied: Literal["none", "target", "all"] = Field(
+        default="all", description="Share output with target embeddings, or both with the source's."
+    )
+    layer_norm: bool = Field(default=True, description="Normalise every layer's output.")
+    residual: bool = Field(default=True, description="Add a layer's input to its output where the widths agree.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="Between layers; one mask over all time steps.")
+    embedding_dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="On embeddings; one mask over all time steps."
+    )
+    word_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of pieces zeroed in training.")
+    pad: int = 0
+    unk: int = 1
+    bos: int = 2
+    eos: int = 3
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelConfig:
+        if self.hidden % 2:
+            raise ValueError(f"hidden is {self.hidden}; it must be even, half of it for each encoder direction")
+        if self.attention == "multihead" and self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if self.tied == "all" and self.source_vocabulary != self.target_vocabulary:
+            raise ValueError("tied: all needs a joint vocabulary; use tied: target with separate ones")
+        if len({self.pad, self.unk, self.bos, self.eos}) != 4:
+            raise ValueError("pad, unk, bos and eos must be four different ids")
+        if max(self.pad, self.unk, self.bos, self.eos) >= min(self.source_vocabulary, self.target_vocabulary):
+            raise ValueError("pad, unk, bos and eos must lie inside both vocabularies")
+        return self
+
+
+class LengthLimit(Frozen):
+    """How long a translation may grow, learned from the training pairs.
+
+    ``limit = min(cap, ceil((ratio_mean + deviations * ratio_deviation) * source_length) + margin)`` where the ratio is
+    target pieces over source pieces, both without end-of-sentence.
+    """
+
+    ratio_mean: float = Field(default=1.0, gt=0)
+    ratio_deviation: float = Field(default=0.25, ge=0)
+    deviations: float = Field(default=3.0, ge=0)
+    margin: int = Field(default=5, ge=0, description="Pieces allowed beyond the ratio: short sentences vary most.")
+    cap: int = Field(default=256, gt=0, description="Hard limit in pieces.")
+
+    def limit(self, source_length: int) -> int:
+        """Longest allowed target in pieces, end-of-sentence not counted, for a source of ``source_length`` pieces."""
+        ratio = self.ratio_mean + self.deviations * self.ratio_deviation
+        return min(self.cap, math.ceil(ratio * source_length) + self.margin)
+
+
+class LengthPenalty(Frozen):
+    """Divisor that makes scores of different lengths comparable: ``score = log P(y|x) / penalty(|y|)``.
+
+    ``|y|`` counts pieces and the end-of-sentence. ``power`` is ``|y|^alpha``; ``gnmt`` is ``((5 + |y|) / 6)^alpha``
+    (Wu et al. 2016, equation 14); ``none`` is 1.
+    """
+
+    kind: Literal["power", "gnmt", "none"] = "power"
+    alpha: float = Field(default=1.0, ge=0, le=5)
+
+    def penalty(self, length: int) -> float:
+        """The divisor for a hypothesis of ``length`` pieces, end-of-sentence included; never falls as it grows."""
+        if self.kind == "none":
+            return 1.0
+        base = length if self.kind == "power" else (5 + length) / 6
+        return float(base**self.alpha)

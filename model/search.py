@@ -1,0 +1,289 @@
+"""The one beam search: steppable, over a changing set of sentences.
+
+``admit`` puts sentences in, ``step`` advances all of them by one piece and returns those that are decided, ``cancel``
+takes sentences out. A sentence's result does not depend on the others, their order, or when it was admitted.
+
+The algorithm, for one sentence with beam size k (the oracle in ``tests/model`` is the same in plain numpy):
+
+1. Begin with one hypothesis, begin-of-sentence, of log-probability 0.
+2. Extend every live hypothesis by every piece and rank the extensions by log-probability. Those among the best k that
+   end in end-of-sentence are finished; the best k of the others live on.
+3. At the length limit only end-of-sentence may follow. While a forced prefix lasts only its next piece may follow.
+4. Finished hypotheses are ranked by ``log-probability / penalty(length)``.
+5. Stop as soon as no live hypothesis can still enter the n best. As log-probabilities only fall and the penalty only
+   grows, ``log-probability / penalty(limit + 1)`` bounds what a live hypothesis can become, so stopping is exact: it
+   never changes the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from model.beam import Batch, Extended, extend, join, pad_ids, pad_sources, trim
+from model.config import LengthLimit, LengthPenalty
+from model.seq2seq import Seq2Seq
+
+
+class SearchOptions(NamedTuple):
+    """What one sentence asks of the search."""
+
+    beam_size: int = 5
+    n_best: int = 1
+    length_penalty: LengthPenalty = LengthPenalty()
+    max_length: int | None = None  # pieces without end-of-sentence; None takes the search's length limit
+    prefix: tuple[int, ...] = ()  # pieces with which every hypothesis must begin
+
+
+class Hypothesis(NamedTuple):
+    """A finished translation."""
+
+    pieces: tuple[int, ...]  # end-of-sentence left out
+    score: float  # log-probability over the length penalty
+    log_probability: float  # of the pieces and end-of-sentence, natural logarithm
+
+
+class Finished(NamedTuple):
+    """A decided sentence: its hypotheses, best first, ``n_best`` of them (fewer only if fewer were finished)."""
+
+    ticket: int
+    hypotheses: list[Hypothesis]
+
+
+class _Sentence:
+    """A sentence in the search: what it asked for and what it has finished so far."""
+
+    def __init__(self, ticket: int, source_length: int, options: SearchOptions, limit: int) -> None:
+        self.ticket, self.source_length, self.options, self.limit = ticket, source_length, options, limit
+        self.finished: list[Hypothesis] = []
+        self.bound_penalty = options.length_penalty.penalty(limit + 1)
+
+    def finish(self, pieces: list[int], log_probability: float) -> None:
+        score = log_probability / self.options.length_penalty.penalty(len(pieces) + 1)
+        self.finished.append(Hypothesis(tuple(pieces), score, log_probability))
+        # Equal scores are ordered by their pieces, so that no order of arrival shows.
+        self.finished.sort(key=lambda hypothesis: (-hypothesis.score, hypothesis.pieces))
+        del self.finished[self.options.n_best :]
+
+    def decided(self, best_live: float, length: int) -> bool:
+        """Whether no live hypothesis, the best of log-probability ``best_live``, can enter the n best."""
+        if length > self.limit or best_live == -math.inf:
+            return True
+        if len(self.finished) < self.options.n_best:
+            return False
+        return best_live / self.bound_penalty < self.finished[-1].score
+
+
+class BeamSearch:
+    """A set of sentences under translation by one model."""
+
+    def __init__(self, model: Seq2Seq, length_limit: LengthLimit) -> None:
+        self.model, self.length_limit = model, length_limit
+        self._tickets = itertools.count()
+        self._sentences: list[_Sentence] = []
+        self._batch: Batch | None = None
+
+    @property
+    def active(self) -> int:
+        """Sentences under way."""
+        return len(self._sentences)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the decoder's batch: slots times the widest beam."""
+        return 0 if self._batch is None else self._batch.scores.numel()
+
+    @property
+    def padded_tokens(self) -> int:
+        """Source positions held in memory, padding included."""
+        return 0 if self._batch is None else self._batch.memory.mask.numel()
+
+    @property
+    def longest_source(self) -> int:
+        """Source positions of a slot, padding included."""
+        return 0 if self._batch is None else self._batch.memory.mask.shape[1]
+
+    @torch.inference_mode()
+    def admit(self, sources: Sequence[Sequence[int]], options: Sequence[SearchOptions]) -> list[int]:
+        """Encode ``sources`` (ids without begin- or end-of-sentence) and add them; returns a ticket for each.
+
+        Raises ValueError, admitting nothing, for an empty source, an id outside the vocabulary or impossible options.
+        """
+        if len(sources) != len(options):
+            raise ValueError(f"{len(sources)} sources came with {len(options)} options; give one for each")
+        for source, option in zip(sources, options, strict=True):
+            _check(source, option, self.model)
+        if not sources:
+            return []
+        sentences = [
+            _Sentence(next(self._tickets), len(source), option, self._limit(len(source), option))
+            for source, option in zip(sources, options, strict=True)
+        ]
+        arrived = self._encode(sources, sentences)
+        self._batch = arrived if self._batch is None else join(self._batch, arrived)
+        self._sentences.extend(sentences)
+        return [sentence.ticket for sentence in sentences]
+
+    @torch.inference_mode()
+    def step(self) -> list[Finished]:
+        """Advance every sentence by one piece; sentences that are decided leave and are returned."""
+        if self._batch is None:
+            return []
+        batch = extend(self.model, self._batch)
+        self._batch = batch.live
+        self._collect(batch)
+        best_live = batch.live.scores.amax(dim=1).tolist()
+        lengths = batch.live.length.tolist()
+        decided = [
+            sentence.decided(best, length)
+            for sentence, best, length in zip(self._sentences, best_live, lengths, strict=True)
+        ]
+        finished = [
+            Finished(sentence.ticket, sentence.finished)
+            for sentence, done in zip(self._sentences, decided, strict=True)
+            if done
+        ]
+        self._keep([not done for done in decided])
+        return finished
+
+    @torch.inference_mode()
+    def cancel(self, tickets: Iterable[int]) -> None:
+        """Take sentences out at once, their rows with them; unknown tickets are ignored."""
+        gone = set(tickets)
+        self._keep([sentence.ticket not in gone for sentence in self._sentences])
+
+    def _limit(self, source_length: int, options: SearchOptions) -> int:
+        limit = self.length_limit.limit(source_length) if options.max_length is None else options.max_length
+        return max(limit, len(options.prefix))
+
+    def _encode(self, sources: Sequence[Sequence[int]], sentences: list[_Sentence]) -> Batch:
+        """A batch of just the arrivals, as wide as their widest beam."""
+        config, device = self.model.config, self.model.output_bias.device
+        memory = self.model.encode(*pad_sources(sources, self.model))
+        slots, width = len(sentences), max(sentence.options.beam_size for sentence in sentences)
+        rows = torch.arange(slots, device=device).repeat_interleave(width)
+        longest = max(len(sentence.options.prefix) for sentence in sentences)
+        prefix = [[*item.options.prefix] + [-1] * (longest - len(item.options.prefix)) for item in sentences]
+        scores = torch.full((slots, width), -math.inf, device=device)
+        scores[:, 0] = 0.0
+        return Batch(
+            memory=memory,
+            state=self.model.start(memory).select(rows),
+            scores=scores,
+            pieces=torch.full((slots, width, 1), config.bos, dtype=torch.int64, device=device),
+            length=torch.zeros(slots, dtype=torch.int64, device=device),
+            beam=torch.tensor([sentence.options.beam_size for sentence in sentences], device=device),
+            limit=torch.tensor([sentence.limit for sentence in sentences], device=device),
+            prefix=torch.tensor(prefix, dtype=torch.int64, device=device).view(slots, longest),
+        )
+
+    def _collect(self, extended: Extended) -> None:
+        """Hand the hypotheses that ended in this step to their sentences."""
+        for slot, rank in extended.ended.nonzero().tolist():
+            length = int(extended.live.length[slot]) - 1
+            pieces = extended.candidates[slot, rank, 1 : length + 1].tolist()
+            self._sentences[slot].finish(pieces, float(extended.values[slot, rank]))
+
+    def _keep(self, kept: list[bool]) -> None:
+        """Drop the sentences that are not kept; trim padding that only they needed."""
+        if self._batch is None or all(kept):
+            return
+        self._sentences = [sentence for sentence, keep in zip(self._sentences, kept, strict=True) if keep]
+        if not self._sentences:
+            self._batch = None
+            return
+        slots = torch.tensor(kept, device=self._batch.scores.device).nonzero().squeeze(1)
+        self._batch = trim(self._batch.select(slots))
+
+
+def translate(
+    model: Seq2Seq,
+    sources: Sequence[Sequence[int]],
+    options: SearchOptions,
+    length_limit: LengthLimit,
+    token_budget: int = 8192,
+) -> list[list[Hypothesis]]:
+    """Translate ``sources`` (ids without begin- or end-of-sentence) and return their hypotheses in order.
+
+    Sentences of like length share a batch, refilled as sentences leave; ``token_budget`` bounds its padded source
+    positions times beam size. An empty source is a ValueError.
+    """
+    search = BeamSearch(model, length_limit)
+    waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    place: dict[int, int] = {}
+    results: list[list[Hypothesis]] = [[] for _ in sources]
+    while waiting or search.active:
+        arrivals = _arrivals(search, sources, waiting, token_budget // options.beam_size)
+        tickets = search.admit([sources[index] for index in arrivals], [options] * len(arrivals))
+        place.update(zip(tickets, arrivals, strict=True))
+        for finished in search.step():
+            results[place.pop(finished.ticket)] = finished.hypotheses
+    return results
+
+
+def _arrivals(search: BeamSearch, sources: Sequence[Sequence[int]], waiting: list[int], positions: int) -> list[int]:
+    """Take from ``waiting``, longest first, what fits into ``positions`` padded source positions.
+
+    A refill waits until half of the positions are free: small admissions cost an encoder call each.
+    """
+    if search.padded_tokens * 2 > positions:
+        return []
+    arrivals: list[int] = []
+    longest = 0
+    while waiting:
+        longest = max(longest, len(sources[waiting[-1]]) + 1, search.longest_source)
+        if arrivals and longest * (len(arrivals) + 1 + search.active) > positions:
+            break
+        if search.active and not arrivals and longest * (1 + search.active) > positions:
+            break
+        arrivals.append(waiting.pop())
+    return arrivals
+
+
+class Annotation(NamedTuple):
+    """What the model thought of a translation: for its T pieces and then end-of-sentence."""
+
+    log_probabilities: list[float]  # (T + 1), natural logarithm
+    attention: list[list[float]]  # (T + 1) x (S + 1); the last column is the source's end-of-sentence; rows sum to 1
+
+
+@torch.inference_mode()
+def annotate(model: Seq2Seq, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[Annotation]:
+    """Log-probabilities and attention of given translations, in one teacher-forced pass over all pairs.
+
+    ``sources`` and ``targets`` are ids without begin- or end-of-sentence. Search itself keeps neither: whoever asks for
+    them pays for them.
+    """
+    config = model.config
+    source, source_lengths = pad_sources(sources, model)
+    target_input, _ = pad_ids([[config.bos, *target] for target in targets], model)
+    target_output, _ = pad_ids([[*target, config.eos] for target in targets], model)
+    features, attention = model.attend(source, source_lengths, target_input)
+    scores = torch.log_softmax(model.logits(features).float(), dim=-1).gather(2, target_output.unsqueeze(-1)).squeeze(2)
+    return [
+        Annotation(row[: len(target) + 1].tolist(), weights[: len(target) + 1, : len(pieces) + 1].tolist())
+        for row, weights, pieces, target in zip(scores, attention, sources, targets, strict=True)
+    ]
+
+
+def _check(source: Sequence[int], options: SearchOptions, model: Seq2Seq) -> None:
+    sizes = (model.config.source_vocabulary, model.config.target_vocabulary)
+    if not source:
+        raise ValueError("a source is empty; give it at least one piece")
+    for name, ids, size in zip(("source", "prefix"), (source, options.prefix), sizes, strict=True):
+        for id_ in ids:
+            if not 0 <= id_ < size:
+                raise ValueError(f"{name} holds the id {id_}; the vocabulary has ids 0 to {size - 1}")
+    reserved = {model.config.pad, model.config.bos, model.config.eos} & {*options.prefix}
+    if reserved:
+        raise ValueError(f"prefix holds the reserved ids {sorted(reserved)}; give pieces of text only")
+    if not 1 <= options.n_best <= options.beam_size:
+        raise ValueError(f"n_best is {options.n_best}; it must lie between 1 and the beam size, {options.beam_size}")
+    if options.beam_size > sizes[1]:
+        raise ValueError(f"beam size {options.beam_size} exceeds the target vocabulary of {sizes[1]} pieces")
+    if options.max_length is not None and options.max_length < 0:
+        raise ValueError(f"max_length is {options.max_length}; it must not be negative")

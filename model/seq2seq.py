@@ -1,0 +1,104 @@
+"""The model read top-down: embeddings, encoder, decoder, output; and decoding as pure functions over explicit state.
+
+Training calls ``model(source, lengths, target_input)`` and ``model.logits(features)``. Search calls ``encode``,
+``start``, ``step``; nothing is remembered in the module between calls, so any number of searches can share one model.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import ModelConfig
+from model.decoder import Decoder, Memory, State
+from model.encoder import Bridge, Encoder, LockedDropout
+
+
+class Seq2Seq(nn.Module):
+    """LSTM encoder-decoder with attention (Bahdanau et al. 2015; Luong et al. 2015)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.target_embedding = nn.Embedding(config.target_vocabulary, config.embedding)
+        if config.tied != "all":
+            self.source_embedding = nn.Embedding(config.source_vocabulary, config.embedding)
+        if config.tied == "none":
+            self.output = nn.Linear(config.embedding, config.target_vocabulary, bias=False)
+        self.output_bias = nn.Parameter(torch.zeros(config.target_vocabulary))
+        self.encoder = Encoder(config)
+        self.bridge = Bridge(config)
+        self.decoder = Decoder(config)
+        self.embedding_dropout = LockedDropout(config.embedding_dropout)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=config.embedding**-0.5)
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, source: Tensor, source_lengths: Tensor, target_input: Tensor) -> Tensor:
+        """Teacher-forced features (B, T, E) of ``target_input`` (B, T) given ``source`` (B, S), all int64.
+
+        ``source`` ends each sentence with end-of-sentence and is padded; ``target_input`` begins with
+        begin-of-sentence. ``source_lengths`` (B) counts real positions.
+        """
+        features, _ = self.attend(source, source_lengths, target_input)
+        return features
+
+    def attend(self, source: Tensor, source_lengths: Tensor, target_input: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`forward`, with the attention weights (B, T, S)."""
+        memory = self.encode(source, source_lengths)
+        embedded = self._embed(self.target_embedding, target_input)
+        features, weights = self.decoder(embedded, self.start(memory), memory)
+        return features.transpose(0, 1), weights
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (..., V) of features (..., E)."""
+        return functional.linear(features, self.output_weight(), self.output_bias)
+
+    def output_weight(self) -> Tensor:
+        """Output embeddings (V, E), shared with the target's unless ``tied: none``."""
+        tied = self.config.tied != "none"
+        weight: Tensor = self.target_embedding.weight if tied else self.output.weight
+        return weight
+
+    def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
+        """Memory of ``source`` (B, S) int64: encoder outputs and their attention keys, computed once."""
+        table = self.target_embedding if self.config.tied == "all" else self.source_embedding
+        outputs = self.encoder(self._embed(table, source), source_lengths).transpose(0, 1)  # (B, S, H)
+        mask = torch.arange(source.shape[1], device=source.device) < source_lengths.unsqueeze(1)  # (B, S)
+        return Memory(self.decoder.attention.project(outputs), outputs, mask)
+
+    def start(self, memory: Memory) -> State:
+        """Decoder state before the first piece, one row a sentence; ``select`` repeats it for a beam."""
+        cells = self.bridge(memory.values, memory.mask)
+        config = self.config
+        feed = memory.values.new_zeros(memory.mask.shape[0], config.embedding) if config.input_feeding else None
+        return State(cells, feed)
+
+    def step(self, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        """Logits (N, V) of the piece after ``token`` (N) int64, and the next state.
+
+        N is a multiple of the sentences of ``memory``; the rows of one sentence stand together.
+        """
+        embedded = self._scale(self.target_embedding(token))
+        features, state, _ = self.decoder.step(embedded, state, memory)
+        return self.logits(features), state
+
+    def _embed(self, table: nn.Module, ids: Tensor) -> Tensor:
+        """Time-major embeddings (T, B, E) of ids (B, T), with dropout of words and of units."""
+        embedded = self._scale(table(ids.t()))
+        if self.training and self.config.word_dropout:
+            # A word is dropped wherever it stands in the sentence's batch row: zeroed, not replaced (Gal 2016).
+            kept = torch.rand(embedded.shape[:2], device=ids.device) >= self.config.word_dropout
+            embedded = embedded * kept.unsqueeze(-1).to(embedded.dtype)
+        return self.embedding_dropout(embedded)
+
+    def _scale(self, embedded: Tensor) -> Tensor:
+        """Tied tables serve as output weights of norm 1; as inputs they are scaled to unit variance."""
+        return embedded * math.sqrt(self.config.embedding)
