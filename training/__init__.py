@@ -1,0 +1,1 @@
+"""Training: recipes and parallel text in, a checkpoint out."""

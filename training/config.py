@@ -1,0 +1,170 @@
+"""A recipe: everything that decides what a training run makes. Read from YAML by :mod:`training.recipe_file`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from model.config import Frozen, LengthPenalty, ModelConfig
+from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
+
+LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+
+
+class DataConfig(Frozen):
+    """Which text is learned from, which steers the run, and which only measures its result."""
+
+    source: str = Field(pattern=LANGUAGE, description="BCP 47 tag of the language translated from.")
+    target: str = Field(pattern=LANGUAGE, description="BCP 47 tag of the language translated into.")
+    train: tuple[CorpusConfig, ...] = Field(min_length=1)
+    dev: tuple[CorpusConfig, ...] = Field(min_length=1, description="Validation, early stopping and tuning.")
+    test: tuple[CorpusConfig, ...] = Field((), description="Scored by evaluate and export only, one by one.")
+    cleaning: CleaningConfig = CleaningConfig()
+    allow_overlap: bool = Field(False, description="Train although a dev or test pair stands in the training text.")
+
+
+class TokenizerConfig(Frozen):
+    """How text becomes pieces."""
+
+    model_type: Literal["unigram", "bpe"] = "unigram"
+    vocabulary_size: int = Field(8000, gt=260, description="Pieces, the 256 bytes and the reserved ids included.")
+    joint: bool = Field(True, description="One vocabulary for both languages.")
+    character_coverage: float = Field(0.9995, gt=0, le=1, description="Share of characters that get their own piece.")
+    user_symbols: tuple[str, ...] = Field((), description="Pieces that are never split: placeholders, language tags.")
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class ModelOptions(Frozen):
+    """The fields of :class:`model.config.ModelConfig`, without the vocabularies, which the tokenizers decide."""
+
+    embedding: int = 256
+    hidden: int = 256
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
+    heads: int = 4
+    input_feeding: bool = False
+    tied: Literal["none", "target", "all"] = "all"
+    layer_norm: bool = True
+    residual: bool = True
+    dropout: float = 0.2
+    embedding_dropout: float = 0.2
+    word_dropout: float = 0.0
+
+    def config(self, source_vocabulary: int, target_vocabulary: int) -> ModelConfig:
+        """The model for these vocabularies. Raises ValidationError where the options contradict each other."""
+        return ModelConfig(
+            source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, **self.model_dump()
+        )
+
+
+class EarlyStopping(Frozen):
+    """Which validation figure names the best weights, and when the run gives up on a better one."""
+
+    metric: Literal["bleu", "loss"] = "bleu"
+    patience: int = Field(10, ge=1, description="Validations in a row without a better figure before the run ends.")
+
+
+class TrainingConfig(Frozen):
+    """The optimisation."""
+
+    batch_tokens: int = Field(4096, ge=1, description="Most padded target tokens a batch: rows x longest target.")
+    accumulate: int = Field(1, ge=1, description="Batches whose gradients make one step.")
+    max_steps: int = Field(20_000, ge=1)
+    max_epochs: int | None = Field(None, ge=1, description="Ends the run early, if it is reached before max_steps.")
+    learning_rate: float = Field(1e-3, gt=0, description="The highest, reached when the warm-up ends.")
+    minimum_learning_rate: float = Field(0.0, ge=0, description="Where cosine and plateau end.")
+    schedule: Literal["cosine", "inverse_sqrt", "plateau"] = "cosine"
+    warmup_steps: int = Field(500, ge=0)
+    plateau_factor: float = Field(0.5, gt=0, lt=1, description="plateau: what a drop multiplies the rate by.")
+    plateau_patience: int = Field(2, ge=1, description="plateau: validations without a better figure before a drop.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled (AdamW).")
+    betas: tuple[float, float] = (0.9, 0.98)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="Exponential moving average of the weights; 0 is none.")
+    validate_every: int = Field(500, ge=1, description="Steps between validations.")
+    save_every: int = Field(500, ge=1, description="Steps between saves of the training state.")
+    early_stopping: EarlyStopping = EarlyStopping()
+    samples: int = Field(4, ge=0, description="Dev sentences shown with their translation at each validation.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {list(self.betas)}; both must be at least 0 and below 1")
+        if self.minimum_learning_rate > self.learning_rate:
+            raise ValueError("minimum_learning_rate is above learning_rate; it must not be")
+        return self
+
+
+class TuningConfig(Frozen):
+    """The grid of search options that export tries on dev; the best BLEU wins, the smaller beam on a tie."""
+
+    beam_sizes: tuple[int, ...] = Field((4, 5, 6), min_length=1)
+    alphas: tuple[float, ...] = Field((0.6, 0.8, 1.0, 1.2), min_length=1)
+
+
+class SearchConfig(Frozen):
+    """How the finished model translates, in evaluation and by default in the service."""
+
+    beam_size: int = Field(5, ge=1, le=64)
+    length_penalty: LengthPenalty = LengthPenalty()
+    token_budget: int = Field(8192, ge=1, description="Padded source tokens searched at a time, offline.")
+    tuning: TuningConfig | None = Field(None, description="Choose beam_size and alpha on dev at export.")
+
+
+class CardConfig(Frozen):
+    """Text of the model card that no figure can write."""
+
+    summary: str = "A translation model made with Ferry."
+    attribution: str = Field("", description="Whom the data's licences ask to name.")
+    strengths: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+class ExportConfig(Frozen):
+    """The checkpoint that comes out."""
+
+    folder: Path | None = Field(None, description="Default: the folder `checkpoint` of the run folder.")
+    name: str | None = Field(None, description="Default: source-target, such as en-de.")
+    version: str = "1"
+    precision: Literal["float32", "float16"] = Field("float16", description="Of the stored weights.")
+    licence: str = Field(description="Under which the checkpoint may be passed on.")
+    card: CardConfig = CardConfig()
+
+
+class Recipe(Frozen):
+    """One training run from text to checkpoint. Relative paths are relative to the working directory."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(1, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="Threads that torch computes with; default: torch's own.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the matrix products.")
+    folder: Path = Field(description="Run folder: tokenizers, encoded corpora, training state, curves, scores.")
+    data: DataConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelOptions = ModelOptions()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    export: ExportConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_folder(cls, values: object) -> object:
+        if isinstance(values, dict) and "folder" not in values and "name" in values:
+            return {**values, "folder": f"runs/{values['name']}"}
+        return values
+
+    @model_validator(mode="after")
+    def _model_can_be_built(self) -> Recipe:
+        size = self.tokenizer.vocabulary_size
+        try:
+            self.model.config(size, size if self.tokenizer.joint else size + 1)
+        except ValidationError as error:
+            details = error.errors()[0]
+            where = ".".join(["model", *map(str, details["loc"])])
+            raise ValueError(f"{where}: {details['msg'].removeprefix('Value error, ')}") from None
+        return self
