@@ -70,7 +70,7 @@ class EarlyStopping(Frozen):
 class TrainingConfig(Frozen):
     """The optimisation."""
 
-    batch_tokens: int = Field(4096, ge=1, description="Most padded target tokens a batch: rows x longest target.")
+    batch_tokens: int = Field(4096, ge=1, description="Most padded tokens a batch: pairs x longest side.")
     accumulate: int = Field(1, ge=1, description="Batches whose gradients make one step.")
     max_steps: int = Field(20_000, ge=1)
     max_epochs: int | None = Field(None, ge=1, description="Ends the run early, if it is reached before max_steps.")
@@ -111,7 +111,7 @@ class SearchConfig(Frozen):
 
     beam_size: int = Field(5, ge=1, le=64)
     length_penalty: LengthPenalty = LengthPenalty()
-    token_budget: int = Field(8192, ge=1, description="Padded source tokens searched at a time, offline.")
+    token_budget: int = Field(8192, ge=1, description="Padded source tokens x beam searched at a time.")
     tuning: TuningConfig | None = Field(None, description="Choose beam_size and alpha on dev at export.")
 
 

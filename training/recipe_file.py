@@ -38,7 +38,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(_expand(tree, (), path))
     except ValidationError as error:
-        lines = [f"{path}: {_explain(details)}" for details in error.errors()]
+        lines = [f"{path}: {_explain(details)}" for details in _causes(error.errors())]
         if overrides:
             lines.append("(with " + " ".join(f"--set {override}" for override in overrides) + ")")
         raise RecipeError("\n".join(lines)) from None
@@ -124,6 +124,20 @@ def _variable(name: str, location: Location, path: Path) -> str:
     if value is None:
         raise RecipeError(f"{path}: {_dotted(location)}: the environment variable {name} is not set")
     return value
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the errors that only follow from others: a list whose one member is wrong also counts as too short."""
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(len(other["loc"]) > len(error["loc"]) == _common(other["loc"], error["loc"]) for other in errors)
+    ]
+
+
+def _common(first: Location, second: Location) -> int:
+    return sum(1 for left, right in zip(first, second, strict=False) if left == right)
 
 
 def _explain(details: ErrorDetails) -> str:
