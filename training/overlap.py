@@ -1,0 +1,60 @@
+"""Checks that no pair held out for dev or test stands in the training text."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tokenizer.normalize import normalize
+from training.corpus_config import CorpusConfig
+from training.reading import CorpusError, Pair, read_pairs
+
+_EXAMPLES = 3
+
+
+class OverlapError(CorpusError):
+    """Held-out pairs stand in the training text, so scores on them would be too good."""
+
+
+class Overlap(NamedTuple):
+    """One held-out pair found in the training text."""
+
+    held_out: str  # corpus and line
+    training: str  # corpus and line
+    source: str
+    target: str
+
+
+def check_overlap(training: Sequence[CorpusConfig], held_out: Sequence[CorpusConfig]) -> None:
+    """Raises OverlapError when a normalised (source, target) of ``held_out`` equals one of ``training``.
+
+    Holds the held-out pairs in memory and streams the training text. Raises CorpusError for unreadable files.
+    """
+    overlaps = find_overlaps(training, held_out)
+    if not overlaps:
+        return
+    examples = "; ".join(
+        f"{overlap.held_out} is {overlap.training}: {overlap.source!r} = {overlap.target!r}"
+        for overlap in overlaps[:_EXAMPLES]
+    )
+    raise OverlapError(
+        f"{len(overlaps)} dev or test pairs stand in the training text, so scores on them would be too good; "
+        f"remove them from the training files, or set allow_overlap if that is meant. The first: {examples}"
+    )
+
+
+def find_overlaps(training: Sequence[CorpusConfig], held_out: Sequence[CorpusConfig]) -> list[Overlap]:
+    """The held-out pairs that stand in the training text, each once, in the order of the training text."""
+    places: dict[tuple[str, str], str] = {}
+    for corpus in held_out:
+        for pair in read_pairs(corpus):
+            places.setdefault(_key(pair), f"{corpus.label}:{pair.line}")
+    overlaps: dict[tuple[str, str], Overlap] = {}
+    for corpus in training:
+        for pair in read_pairs(corpus):
+            key = _key(pair)
+            if key in places and key not in overlaps and all(key):
+                overlaps[key] = Overlap(places[key], f"{corpus.label}:{pair.line}", *key)
+    return list(overlaps.values())
+
+
+def _key(pair: Pair) -> tuple[str, str]:
+    return normalize(pair.source), normalize(pair.target)
