@@ -1,37 +1,51 @@
-"""Where a run computes: the device of a recipe, and its description for the records."""
+"""Where a run computes and in which precision."""
 
 from __future__ import annotations
 
-import platform
-from pathlib import Path
+import contextlib
+from typing import NamedTuple
 
 import torch
 
+from training.config import Recipe
+
 
 class DeviceError(Exception):
-    """The device that was asked for is not there."""
+    """The recipe asks for hardware that is not there."""
 
 
-def resolve_device(name: str) -> torch.device:
-    """``cpu`` or ``cuda``; ``auto`` takes the GPU if there is one. Raises DeviceError for a GPU that is not there."""
+class Device(NamedTuple):
+    """A resolved device and precision."""
+
+    name: str  # "cpu" or "cuda"
+    bfloat16: bool
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context of a training step's forward pass."""
+        return torch.autocast(self.name, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+    def __str__(self) -> str:
+        model = torch.cuda.get_device_name() if self.name == "cuda" else f"{torch.get_num_threads()} threads"
+        return f"{self.name} ({model}), {'bfloat16' if self.bfloat16 else 'float32'}"
+
+
+def resolve_device(recipe: Recipe) -> Device:
+    """The device of a recipe; sets torch's threads. Raises DeviceError for what this machine does not have."""
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    name = recipe.device
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device is cuda, but torch sees no GPU; use device: auto or cpu, or the CUDA build of torch")
-    return torch.device(name)
+        raise DeviceError("the recipe asks for device: cuda, but torch sees no GPU here; use device: auto or cpu")
+    able = has_bfloat16(name)
+    if recipe.precision == "bfloat16" and not able:
+        raise DeviceError(f"the recipe asks for precision: bfloat16, which this {name} lacks; use auto or float32")
+    return Device(name, able and recipe.precision != "float32")
 
 
-def describe_device(device: torch.device) -> str:
-    """The processor's name, and for a CPU the number of threads that torch computes with."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def has_bfloat16(name: str) -> bool:
+    """Whether LSTM layers run in bfloat16 on the device at speed; on a CPU that takes AVX512-BF16 or AMX."""
+    if name == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

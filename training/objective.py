@@ -1,0 +1,78 @@
+"""The training objective: cross-entropy with label smoothing, computed in chunks together with its gradient.
+
+The logits of a batch (thousands of positions by thousands of pieces) are the largest tensor of a step. Here they exist
+only for a chunk of positions at a time, and their gradient is formed while they are at hand, so that nothing of that
+size is stored for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+# Positions a chunk: large enough for full-speed matrix products, small enough for its logits to stay in cache.
+CHUNK = 512
+
+
+class Loss(NamedTuple):
+    """Sums over the real target positions, in nats."""
+
+    smoothed: Tensor  # scalar float32, what is minimised
+    likelihood: Tensor  # scalar float32, negative log-likelihood without smoothing, detached
+    positions: int
+
+
+def smoothed_cross_entropy(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float, pad: int
+) -> Loss:
+    """Label-smoothed cross-entropy (Szegedy et al. 2016, section 7), summed over positions that are not padding.
+
+    ``features`` (B, T, E), output embeddings ``weight`` (V, E), ``bias`` (V), ``targets`` (B, T) int64. The target
+    distribution is ``1 - smoothing`` on the target plus ``smoothing / V`` on every piece.
+    """
+    real = targets != pad
+    kept = targets[real]
+    smoothed, likelihood = _ChunkedCrossEntropy.apply(features[real], weight, bias, kept, smoothing)
+    return Loss(smoothed, likelihood, len(kept))
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Loss sum and its gradients for ``features`` (N, E), ``weight`` (V, E) and ``bias`` (V)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: FunctionCtx, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        # Custom functions run with autocast off: the products take the features' type, sums stay in float32.
+        table, vocabulary = weight.to(features.dtype), weight.shape[0]
+        smoothed, likelihood = bias.new_zeros((), dtype=torch.float32), bias.new_zeros((), dtype=torch.float32)
+        features_gradient = torch.empty_like(features)
+        weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            logits = torch.addmm(bias.to(features.dtype), features[part], table.t()).float()  # (n, V)
+            truth = targets[part].unsqueeze(1)
+            normaliser = torch.logsumexp(logits, dim=1, keepdim=True)  # (n, 1)
+            nll = (normaliser - logits.gather(1, truth)).sum()
+            uniform = normaliser.sum() - logits.sum() / vocabulary
+            likelihood += nll
+            smoothed += (1 - smoothing) * nll + smoothing * uniform
+            gradient = logits.sub_(normaliser).exp_().sub_(smoothing / vocabulary)  # softmax minus target distribution
+            gradient.scatter_add_(1, truth, torch.full_like(nll, smoothing - 1).expand_as(truth))
+            bias_gradient += gradient.sum(dim=0)
+            narrow = gradient.to(features.dtype)
+            features_gradient[part] = narrow @ table
+            weight_gradient += (narrow.t() @ features[part]).to(weight_gradient.dtype)
+        ctx.save_for_backward(features_gradient, weight_gradient, bias_gradient)
+        ctx.mark_non_differentiable(likelihood)  # type: ignore[attr-defined]
+        return smoothed, likelihood
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: FunctionCtx, gradient: Tensor, _likelihood: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        features, weight, bias = ctx.saved_tensors  # type: ignore[attr-defined]
+        return features * gradient.to(features.dtype), weight * gradient, bias * gradient, None, None

@@ -1,0 +1,120 @@
+"""Training state: everything a run needs to go on as if it had never stopped. It never leaves ``training/``.
+
+One file, written beside itself and renamed, so that a kill at any moment leaves the old or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import numpy
+import torch
+from torch import Tensor
+
+from training.batching import Position
+
+
+class StateError(Exception):
+    """A training state cannot be taken up; the message names the file and what would be right."""
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    step: int = 0
+    target_tokens: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best_figure: float | None = None  # of early stopping's metric, higher being better (a loss is negated)
+    best_bleu: float = 0.0
+    waited: int = 0  # validations since the best
+
+
+class TrainingState(TypedDict):
+    """The content of the file."""
+
+    recipe: str  # hash of what must not change between start and resume
+    progress: tuple[float, ...]
+    position: tuple[int, ...]
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, object]
+    schedule: dict[str, float | int | None]
+    generators: dict[str, object]
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write ``state`` atomically and flush it to disk. Raises OSError (a full disk), leaving the old file whole."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_state(path: Path, recipe: str) -> TrainingState:
+    """Read a state back. Raises StateError when it is missing, damaged, or of another recipe than ``recipe``."""
+    if not path.is_file():
+        raise StateError(f"{path} is not there, so there is nothing to resume; start without --resume")
+    try:
+        state: TrainingState = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise StateError(f"{path} is not a training state or is damaged: {error}") from error
+    if state["recipe"] != recipe:
+        raise StateError(
+            f"{path} belongs to another recipe: its data, tokenizer, model or training section differs; "
+            "resume with the recipe it was started with, or start without --resume"
+        )
+    return state
+
+
+def generators() -> dict[str, object]:
+    """State of every random generator: Python, numpy, torch on CPU and on each GPU."""
+    kind, keys, *rest = numpy.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.copy()), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_generators(state: Mapping[str, object]) -> None:
+    """Set every random generator back to ``state``."""
+    random.setstate(state["python"])  # type: ignore[arg-type]
+    kind, keys, *rest = state["numpy"]  # type: ignore[misc]
+    numpy.random.set_state((kind, keys.numpy(), *rest))  # type: ignore[has-type]
+    torch.set_rng_state(state["torch"])  # type: ignore[arg-type]
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])  # type: ignore[arg-type]
+
+
+def seed_generators(seed: int) -> None:
+    """Seed every random generator."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def position_of(state: TrainingState) -> Position:
+    """The data cursor."""
+    return Position(*state["position"])
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a sibling, flush it to disk and rename it to ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
