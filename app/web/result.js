@@ -1,0 +1,114 @@
+// One answer on the page: the translation, the choices, and the attention of one of its segments.
+import { probability, showChoices } from "./choices.js";
+import { HeatMap } from "./heatmap.js";
+import { characters, paint, unlight, weigh } from "./pieces.js";
+
+export class ResultView {
+  /** `part(id)` finds an element of the page. */
+  constructor(part) {
+    this.part = part;
+    this.answer = null;
+    this.heatMap = new HeatMap(part("heatmap"), part("attention-readout"), part("attention-list"), (place) => this.#light(place));
+    part("segment").addEventListener("change", () => this.#showSegment(Number(part("segment").value)));
+    part("previous-segment").addEventListener("click", () => this.#showSegment(this.segment - 1));
+    part("next-segment").addEventListener("click", () => this.#showSegment(this.segment + 1));
+    part("target").addEventListener("pointerover", (event) => this.#trace(event.target));
+    part("target").addEventListener("pointerleave", () => this.#trace(null));
+    part("target").addEventListener("click", (event) => {
+      if (event.target.dataset.segment) this.#showSegment(Number(event.target.dataset.segment));
+    });
+  }
+
+  /** The translation that stands in the target pane. */
+  get chosen() {
+    return this.choices?.[this.choice].text ?? "";
+  }
+
+  /** `text` is what was translated, `languages` the pair `{source, target}`. */
+  show(text, answer, languages) {
+    Object.assign(this, { text, answer, languages, choices: [answer, ...answer.alternatives] });
+    this.segments = (answer.alignment ?? []).filter((segment) => segment.source.length && segment.target.length);
+    this.sourceSpans = paint(this.part("mirror"), text, this.segments.map((segment) => segment.source));
+    this.part("target").lang = languages.target;
+    showChoices(this.part("choices"), this.choices, (index) => this.#choose(index));
+    this.#choose(0);
+    this.#fillSegments();
+    this.#showSegment(Math.min(this.segment ?? 0, this.segments.length - 1));
+    this.part("results").hidden = false;
+  }
+
+  clear() {
+    Object.assign(this, { answer: null, choices: null, segments: [], segment: 0 });
+    this.part("target").replaceChildren();
+    this.part("results").hidden = true;
+    this.part("score-hint").hidden = true;
+    this.part("copy").disabled = true;
+  }
+
+  /** The source no longer reads as it did when it was translated: its marks would stand in the wrong places. */
+  detach() {
+    this.sourceSpans = null;
+  }
+
+  #choose(index) {
+    this.choice = index;
+    const { text, score } = this.choices[index];
+    const pieces = index === 0 ? this.segments.map((segment) => segment.target) : [];   // attention is known of the best only
+    this.targetSpans = paint(this.part("target"), text, pieces);
+    this.part("score-hint").hidden = score === null;
+    if (score !== null) this.part("score").textContent = `Score ${probability(score)}`;
+    this.part("copy").disabled = !text;
+    this.part("attention").classList.toggle("of-best", index !== 0);
+  }
+
+  #fillSegments() {
+    const letters = characters(this.text);
+    const options = this.segments.map((segment, index) => {
+      const words = letters.slice(segment.source[0].start, segment.source.at(-1).end).join("").trim();
+      return new Option(`${index + 1}. ${words.length > 40 ? words.slice(0, 39) + "…" : words}`, index);
+    });
+    this.part("segment").replaceChildren(...options);
+    this.part("segment-picker").hidden = options.length < 2;
+    this.part("attention").hidden = options.length === 0;
+  }
+
+  #showSegment(index) {
+    if (index < 0) return;
+    this.segment = index;
+    this.part("segment").value = String(index);
+    this.part("previous-segment").disabled = index === 0;
+    this.part("next-segment").disabled = index === this.segments.length - 1;
+    this.heatMap.show(this.segments[index], characters(this.text), characters(this.answer.text), this.languages);
+  }
+
+  /** A place in the heat map lights its words in both panes. */
+  #light(place) {
+    this.#unlight();
+    if (!place) return;
+    const { attention, source, target } = this.segments[this.segment];
+    const { row, column } = place;
+    const only = (length, index) => Array.from({ length }, (_, other) => (other === index ? 1 : 0));
+    const sourceWeights = column === null ? attention[row] : only(source.length, column);
+    const targetWeights = row === null ? attention.map((weights) => weights[column]) : only(target.length, row);
+    if (this.sourceSpans) weigh(this.sourceSpans[this.segment], sourceWeights);
+    if (this.choice === 0) weigh(this.targetSpans[this.segment], targetWeights);
+  }
+
+  /** A piece pointed at in the translation lights itself, its sources, and its row of the heat map. */
+  #trace(node) {
+    this.#unlight();
+    const piece = node?.dataset?.piece;
+    if (piece === undefined) return;
+    const [segment, row] = [Number(node.dataset.segment), Number(piece)];
+    if (this.sourceSpans) weigh(this.sourceSpans[segment], this.segments[segment].attention[row]);
+    node.classList.add("lit");
+    node.style.setProperty("--weight", "1");
+    if (segment === this.segment) this.heatMap.pointAtRow(row);
+  }
+
+  #unlight() {
+    unlight(this.part("mirror"));
+    unlight(this.part("target"));
+    if (this.segments?.length) this.heatMap.pointAtRow(null);
+  }
+}
