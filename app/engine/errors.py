@@ -1,0 +1,50 @@
+"""What the engine answers when it cannot translate."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of all errors that :meth:`app.engine.engine.Engine.translate` raises."""
+
+
+class UnknownModelError(EngineError):
+    """No model of this name was given to the engine."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"there is no model {name!r}; there are {', '.join(known)}")
+        self.name, self.known = name, known
+
+
+class NotReadyError(EngineError):
+    """The engine takes no work: not yet started or warmed up, stopping, or its thread stands still."""
+
+
+class RequestTooLargeError(EngineError):
+    """The request would not fit into the queue even if it were empty; trying again is of no use."""
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(f"the request has {tokens} tokens and the queue takes {limit}: split it into smaller requests")
+        self.tokens, self.limit = tokens, limit
+
+
+class QueueFullError(EngineError):
+    """The queue has no room for the request now.
+
+    ``retry_after`` is in seconds: at the rate measured lately, when there will be room. ``limit`` is in tokens.
+    """
+
+    def __init__(self, retry_after: float, limit: int) -> None:
+        super().__init__(f"the queue of {limit} tokens has no room; try again in {retry_after:.1f} seconds")
+        self.retry_after, self.limit = retry_after, limit
+
+
+class DeadlineError(EngineError):
+    """The deadline passed before the request was translated; its work was dropped."""
+
+
+class SegmentFailedError(EngineError):
+    """The model failed on one segment, even alone. ``segment`` counts the request's jobs from 0."""
+
+    def __init__(self, segment: int, reason: str) -> None:
+        super().__init__(f"segment {segment} could not be translated: {reason}")
+        self.segment, self.reason = segment, reason

@@ -1,0 +1,83 @@
+"""A text on its way through translation: cut into segments that the model can take, and put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from app.engine.jobs import SegmentResult
+from app.translation import Alternative, Segment, Translation
+from model.search import Hypothesis
+from tokenizer.segment import Document, split
+from tokenizer.subword import Piece, Subword
+
+
+class Passage(NamedTuple):
+    """A text as segments of pieces. ``document.segments`` and ``pieces`` have the same length."""
+
+    document: Document
+    pieces: list[list[int]]
+
+    @classmethod
+    def read(cls, text: str, language: str, subword: Subword, max_characters: int, max_pieces: int) -> Passage:
+        """Cut a text; a segment of more than ``max_pieces`` pieces is cut again rather than lost.
+
+        Raises InvalidTextError for a lone surrogate.
+        """
+        document = split(text, language, max_characters=max_characters)
+        segments: list[str] = []
+        separators = document.separators[:1]
+        pieces: list[list[int]] = []
+        for segment, separator in zip(document.segments, document.separators[1:], strict=True):
+            inner = _fit(segment, language, subword, max_pieces)
+            segments += inner.document.segments
+            separators[-1] += inner.document.separators[0]
+            separators += [*inner.document.separators[1:-1], inner.document.separators[-1] + separator]
+            pieces += inner.pieces
+        return cls(Document(segments, separators), pieces)
+
+    def translation(
+        self, results: Sequence[SegmentResult], source: Subword, target: Subword, *, scores: bool, alignment: bool
+    ) -> Translation:
+        """The text's translation from the results of its segments, in their order."""
+        depth = max((len(result.hypotheses) for result in results), default=1)
+        ranked = [self._rank(results, rank, target, scores) for rank in range(depth)]
+        segments = self._align(results, source, target) if alignment else None
+        return Translation(ranked[0].text, ranked[0].score, ranked[1:], segments)
+
+    def _rank(self, results: Sequence[SegmentResult], rank: int, target: Subword, scores: bool) -> Alternative:
+        """The text of every segment's hypothesis of this rank; a segment that has fewer stays at its last."""
+        chosen = [result.hypotheses[min(rank, len(result.hypotheses) - 1)] for result in results]
+        text = self.document.rebuild([target.decode(hypothesis.pieces) for hypothesis in chosen])
+        return Alternative(text, _mean_score(chosen) if scores and chosen else None)
+
+    def _align(self, results: Sequence[SegmentResult], source: Subword, target: Subword) -> list[Segment]:
+        segments: list[Segment] = []
+        source_start = target_start = len(self.document.separators[0])
+        rows = zip(self.document.segments, self.document.separators[1:], results, strict=True)
+        for text, separator, result in rows:
+            translated, target_pieces = target.decode_pieces(result.hypotheses[0].pieces)
+            attention = [row[:-1] for row in result.annotations[0].attention[:-1]]
+            source_pieces = list(_shift(source.encode_pieces(text), source_start))
+            segments.append(Segment(source_pieces, list(_shift(target_pieces, target_start)), attention))
+            source_start += len(text) + len(separator)
+            target_start += len(translated) + len(separator)
+        return segments
+
+
+def _fit(segment: str, language: str, subword: Subword, max_pieces: int) -> Passage:
+    """One segment as one or several of at most ``max_pieces`` pieces; a single character is never cut."""
+    pieces = subword.encode(segment)
+    if len(pieces) <= max_pieces or len(segment) == 1:
+        return Passage(Document([segment], ["", ""]), [pieces])
+    return Passage.read(segment, language, subword, max(1, len(segment) // 2), max_pieces)
+
+
+def _mean_score(hypotheses: Sequence[Hypothesis]) -> float:
+    weights = [len(hypothesis.pieces) + 1 for hypothesis in hypotheses]
+    pairs = zip(hypotheses, weights, strict=True)
+    return sum(hypothesis.score * weight for hypothesis, weight in pairs) / sum(weights)
+
+
+def _shift(pieces: Sequence[Piece], by: int) -> Iterator[Piece]:
+    return (piece._replace(start=piece.start + by, end=piece.end + by) for piece in pieces)

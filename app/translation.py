@@ -1,0 +1,137 @@
+"""What the translator is asked and what it answers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.engine.errors import SegmentFailedError
+from tokenizer.subword import Piece
+
+
+class TranslationOptions(BaseModel):
+    """How to translate; what is None is taken from the checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    beam_size: int | None = Field(None, ge=1, description="Hypotheses kept at each step.")
+    n_best: int = Field(1, ge=1, description="Translations to return; widens a beam that is not given.")
+    length_penalty: float | None = Field(None, ge=0, le=5, description="Exponent of the length penalty.")
+    alignment: bool = False
+    scores: bool = False
+
+    @model_validator(mode="after")
+    def _beam_holds_n_best(self) -> TranslationOptions:
+        if self.beam_size is not None and self.n_best > self.beam_size:
+            raise ValueError(f"n_best is {self.n_best}; it must not exceed beam_size, which is {self.beam_size}")
+        return self
+
+
+class TranslationRequest(BaseModel):
+    """Texts to translate together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    texts: tuple[str, ...]
+    source: str = Field(description="BCP 47 tag.")
+    target: str = Field(description="BCP 47 tag.")
+    options: TranslationOptions = TranslationOptions()
+    deadline_seconds: float | None = Field(None, gt=0, description="From now; None waits as long as it takes.")
+
+
+class Segment(NamedTuple):
+    """How one segment was aligned. Spans are characters of the whole text and of the whole translation."""
+
+    source: list[Piece]
+    target: list[Piece]
+    attention: list[list[float]]  # target x source; end-of-sentence left out on both sides, the rest as it was
+
+
+class Alternative(NamedTuple):
+    """Another translation of the whole text."""
+
+    text: str
+    score: float | None
+
+
+class Translation(NamedTuple):
+    """The translation of one text.
+
+    ``score`` is the log-probability of the text's segments, each divided by its length penalty, as their mean weighted
+    by target pieces (end-of-sentence counted). It is None if no scores were asked for or nothing had to be translated.
+    """
+
+    text: str
+    score: float | None
+    alternatives: list[Alternative]  # the n best but the first, best first
+    alignment: list[Segment] | None  # None if it was not asked for
+
+
+class TranslationResponse(NamedTuple):
+    """A translation for each text, in order, and what made them."""
+
+    translations: list[Translation]
+    model: str
+    version: str
+    source: str  # the languages of the model, which may be broader than those asked for
+    target: str
+    queue_seconds: float
+    compute_seconds: float
+
+
+class LanguagePair(NamedTuple):
+    """Languages that a model translates between (BCP 47)."""
+
+    source: str
+    target: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.target}"
+
+
+class TranslationError(Exception):
+    """Base of the errors that the translator raises for what it was asked."""
+
+
+class UnsupportedPairError(TranslationError):
+    """No model translates between these languages."""
+
+    def __init__(self, source: str, target: str, pairs: tuple[LanguagePair, ...]) -> None:
+        known = ", ".join(map(str, pairs))
+        super().__init__(f"no model translates from {source!r} to {target!r}; the pairs there are: {known}")
+        self.source, self.target, self.pairs = source, target, pairs
+
+
+class TooManyTextsError(TranslationError):
+    """The request has more texts than are allowed."""
+
+    def __init__(self, texts: int, limit: int) -> None:
+        super().__init__(f"the request has {texts} texts; at most {limit} are allowed: send them in several requests")
+        self.texts, self.limit = texts, limit
+
+
+class TextTooLargeError(TranslationError):
+    """A text is longer than is allowed. ``text`` counts the request's texts from 0, ``limit`` is in characters."""
+
+    def __init__(self, text: int, characters: int, limit: int) -> None:
+        super().__init__(f"text {text} has {characters} characters; at most {limit} are allowed: cut it into parts")
+        self.text, self.characters, self.limit = text, characters, limit
+
+
+class BadTextError(TranslationError):
+    """A text is not Unicode text. ``text`` counts the request's texts from 0."""
+
+    def __init__(self, text: int, reason: str) -> None:
+        super().__init__(f"text {text}: {reason}")
+        self.text, self.reason = text, reason
+
+
+class TextFailedError(SegmentFailedError):
+    """The model failed on a text. ``text`` counts the request's texts from 0."""
+
+    def __init__(self, text: int, cause: SegmentFailedError) -> None:
+        super().__init__(cause.segment, cause.reason)
+        self.args = (f"text {text} could not be translated: {cause.reason}",)
+        self.text = text
