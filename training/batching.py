@@ -1,5 +1,6 @@
 """Batches of encoded pairs: bounded by padded tokens, of similar lengths, in an order that seed and epoch decide."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
@@ -134,7 +135,5 @@ class _Collator:
 
 
 def _identity(corpus: Corpus, batch_tokens: int, seed: int) -> int:
-    # 63 bits, so that it also fits a signed integer in a tensor or a file.
-    weights = int(np.ascontiguousarray(corpus.weights).view(np.uint64).sum(dtype=np.uint64))
-    words = [int(corpus.fingerprint[:16], 16), weights, batch_tokens, seed]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    digest = hashlib.sha256(f"{corpus.identity} {batch_tokens} {seed}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")  # 56 bits also fit a signed integer in a tensor or a file

@@ -7,8 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
+from model.config import Frozen
 from tokenizer.normalize import normalize
 from training.corpus_config import CleaningConfig, CorpusConfig
 from training.hashes import HashSet, hash_pairs
@@ -21,10 +20,8 @@ CHUNK_PAIRS = 8192  # pairs held in memory at a time
 _Item = TypeVar("_Item")
 
 
-class Dropped(BaseModel):
+class Dropped(Frozen):
     """How many pairs of a corpus were dropped for one reason, and the first of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     count: int
     line: int
@@ -32,10 +29,8 @@ class Dropped(BaseModel):
     target: str
 
 
-class CorpusReport(BaseModel):
+class CorpusReport(Frozen):
     """What cleaning did to one corpus."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     corpus: str
     kept: int
@@ -47,10 +42,8 @@ class CorpusReport(BaseModel):
         return self.kept + sum(entry.count for entry in self.dropped.values())
 
 
-class CleaningReport(BaseModel):
+class CleaningReport(Frozen):
     """What cleaning did to each corpus of a list, in order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     corpora: tuple[CorpusReport, ...]
 

@@ -10,18 +10,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from tokenizer.subword import Subword, TokenizerPair, seed_sampling
-from training.cleaning import Cleaner, CleaningReport, CorpusReport, Tally, nothing_left
+from model.config import Frozen
+from tokenizer.subword import TokenizerPair, seed_sampling
+from training.cleaning import CleaningReport, nothing_left
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.reading import CorpusError, Pair, read_pairs
+from training.encoding import Encoder
+from training.reading import CorpusError
 from training.shards import IndexArray, PieceArray, Shard, ShardWriter, piece_dtype
 
 _FORMAT = 1
@@ -36,9 +39,7 @@ class LengthRatio(NamedTuple):
     deviation: float
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Manifest(Frozen):
     fingerprint: str
     pairs: tuple[int, ...]  # of each corpus, in order
     variants: int
@@ -64,10 +65,20 @@ class Corpus:
         self.variants = manifest.variants
         self.source = Shard(folder, "source", piece_dtype(manifest.source_vocabulary), rows)
         self.target = Shard(folder, "target", piece_dtype(manifest.target_vocabulary), rows)
-        self.weights: npt.NDArray[np.float64] = np.repeat(np.asarray(weights, dtype=np.float64), manifest.pairs)
+        self._corpus_pairs, self._corpus_weights = manifest.pairs, tuple(weights)
 
     def __len__(self) -> int:
-        return len(self.weights)
+        return sum(self._corpus_pairs)
+
+    @property
+    def identity(self) -> str:
+        """Equal for corpora of equal encodings and equal weights."""
+        return f"{self.fingerprint} {self._corpus_weights}"
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """How many times each pair is to be seen an epoch, on average, (N,)."""
+        return np.repeat(np.asarray(self._corpus_weights, dtype=np.float64), self._corpus_pairs)
 
     @property
     def source_lengths(self) -> npt.NDArray[np.int32]:
@@ -112,100 +123,55 @@ def prepare_corpus(
     if not corpora:
         raise CorpusError("the recipe names no corpus; give at least one with 'source' and 'target', or 'tsv'")
     fingerprint = _fingerprint(corpora, tokenizers, cleaning, sampling, seed)
-    weights = [corpus.weight for corpus in corpora]
     destination = folder / fingerprint[:16]
     if not destination.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=folder))
+        seed_sampling(seed)
+        encoder = Encoder(tokenizers, cleaning, sampling, progress)
         try:
-            encoder = _Encoder(tokenizers, cleaning, sampling, partial, progress)
-            seed_sampling(seed)
-            _write_folder(encoder, corpora, fingerprint)
-            _publish(partial, destination)
+            with _published(destination) as partial:
+                report = _write_shards(partial, corpora, tokenizers, encoder)
+                manifest = _Manifest(
+                    fingerprint=fingerprint,
+                    pairs=tuple(entry.kept for entry in report.corpora),
+                    variants=sampling.variants,
+                    source_vocabulary=tokenizers.source.vocabulary_size,
+                    target_vocabulary=tokenizers.target.vocabulary_size,
+                )
+                report.save(partial / _REPORT)
+                (partial / _MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise CorpusError(f"{folder}: the encoded corpus cannot be written: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return Corpus(destination, weights)
+    return Corpus(destination, [corpus.weight for corpus in corpora])
 
 
-class _Encoder:
-    """Writes the encodings of cleaned pairs into the shards of one folder."""
-
-    def __init__(
-        self,
-        tokenizers: TokenizerPair,
-        cleaning: CleaningConfig,
-        sampling: SamplingConfig,
-        folder: Path,
-        progress: Callable[[int], None] | None,
-    ) -> None:
-        self.tokenizers, self.sampling, self.folder = tokenizers, sampling, folder
-        self._cleaner = Cleaner(cleaning)
-        self._max_pieces = cleaning.max_pieces
-        self._progress = progress
-        self._written = 0
-
-    def encode(self, corpus: CorpusConfig, source: ShardWriter, target: ShardWriter) -> CorpusReport:
-        tally = Tally(corpus.label)
-        for chunk in self._cleaner.clean(read_pairs(corpus), tally):
-            kept, sources, targets = self._canonical(chunk, tally)
-            source.append(self._variants(self.tokenizers.source, [pair.source for pair in kept], sources))
-            target.append(self._variants(self.tokenizers.target, [pair.target for pair in kept], targets))
-            self._written += len(kept)
-            if self._progress is not None:
-                self._progress(self._written)
-        return tally.report()
-
-    def _canonical(self, chunk: list[Pair], tally: Tally) -> tuple[list[Pair], list[list[int]], list[list[int]]]:
-        sources = self.tokenizers.source.encode_batch([pair.source for pair in chunk])
-        targets = self.tokenizers.target.encode_batch([pair.target for pair in chunk])
-        kept = [
-            index
-            for index, pair in enumerate(chunk)
-            if self._cleaner.fits(pair, len(sources[index]), len(targets[index]), tally)
-        ]
-        return [chunk[i] for i in kept], [sources[i] for i in kept], [targets[i] for i in kept]
-
-    def _variants(self, subword: Subword, texts: list[str], canonical: list[list[int]]) -> list[list[int]]:
-        """The canonical encoding of each text, followed by its sampled ones; a sample that is too long is not used."""
-        rounds = [canonical]
-        for _ in range(1, self.sampling.variants):
-            sampled = subword.sample_batch(texts, self.sampling.alpha)
-            pairs = zip(sampled, canonical, strict=True)
-            rounds.append([sample if 0 < len(sample) <= self._max_pieces else whole for sample, whole in pairs])
-        return [encoding for encodings in zip(*rounds, strict=True) for encoding in encodings]
-
-
-def _write_folder(encoder: _Encoder, corpora: Sequence[CorpusConfig], fingerprint: str) -> None:
-    folder = encoder.folder
-    sizes = (encoder.tokenizers.source.vocabulary_size, encoder.tokenizers.target.vocabulary_size)
+def _write_shards(
+    folder: Path, corpora: Sequence[CorpusConfig], tokenizers: TokenizerPair, encoder: Encoder
+) -> CleaningReport:
     with (
-        ShardWriter(folder, "source", piece_dtype(sizes[0])) as source,
-        ShardWriter(folder, "target", piece_dtype(sizes[1])) as target,
+        ShardWriter(folder, "source", piece_dtype(tokenizers.source.vocabulary_size)) as source,
+        ShardWriter(folder, "target", piece_dtype(tokenizers.target.vocabulary_size)) as target,
     ):
         report = CleaningReport(corpora=tuple(encoder.encode(corpus, source, target) for corpus in corpora))
-    kept = tuple(entry.kept for entry in report.corpora)
-    if sum(kept) == 0:
+    if not any(entry.kept for entry in report.corpora):
         raise nothing_left(report)
-    manifest = _Manifest(
-        fingerprint=fingerprint,
-        pairs=kept,
-        variants=encoder.sampling.variants,
-        source_vocabulary=sizes[0],
-        target_vocabulary=sizes[1],
-    )
-    report.save(folder / _REPORT)
-    (folder / _MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
 
 
-def _publish(partial: Path, destination: Path) -> None:
-    partial.chmod(0o755)
+@contextmanager
+def _published(destination: Path) -> Iterator[Path]:
+    """An empty folder that becomes ``destination`` if the block ends well, and vanishes if not."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     try:
-        os.rename(partial, destination)
-    except OSError:
-        if not destination.is_dir():  # otherwise another run has just made the same corpus
-            raise
+        yield partial
+        partial.chmod(0o755)
+        try:
+            os.rename(partial, destination)
+        except OSError:
+            if not destination.is_dir():  # otherwise another run has just made the same corpus
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fingerprint(

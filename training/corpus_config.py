@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from model.config import Frozen
 
 Script = Literal[
     "Arabic", "Armenian", "Bengali", "Cyrillic", "Devanagari", "Ethiopic", "Georgian", "Greek", "Gujarati", "Han",
@@ -12,13 +14,11 @@ Script = Literal[
 ]  # fmt: skip
 
 
-class CorpusConfig(BaseModel):
+class CorpusConfig(Frozen):
     """One corpus: two aligned text files (``source`` and ``target``), or one ``tsv`` (source, then target column).
 
     Files are UTF-8, a segment a line, plain or compressed (``.gz``, ``.xz``, ``.zst``).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Path | None = None
     target: Path | None = None
@@ -45,10 +45,8 @@ class CorpusConfig(BaseModel):
         return self.name or self.files[0].name
 
 
-class CleaningConfig(BaseModel):
+class CleaningConfig(Frozen):
     """Which pairs are dropped before training. Pairs with an empty side always are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_characters: int = Field(default=1, ge=1)  # of each side, after normalisation
     max_pieces: int = Field(default=200, ge=1)  # of each side, without begin and end of sentence
@@ -64,10 +62,8 @@ class CleaningConfig(BaseModel):
         return type(self)(max_pieces=self.max_pieces, max_length_ratio=None, drop_duplicates=False)
 
 
-class SamplingConfig(BaseModel):
+class SamplingConfig(Frozen):
     """Subword regularisation: ``variants - 1`` sampled encodings of each pair are stored beside the canonical one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(default=0.1, gt=0, le=1)  # unigram: smoothing (Kudo 2018); BPE: dropout (Provilkov 2020)
     variants: int = Field(default=1, ge=1, le=64)

@@ -14,7 +14,7 @@ from training.corpus import Corpus
 from training.shards import IndexArray
 
 _POOL_PAIRS = 1 << 18  # pairs sorted together: enough for little padding, few enough to mix a large corpus
-_LENGTH_NOISE = 0.05  # by this share target lengths are blurred for sorting, so that long pairs get new neighbours
+_LENGTH_NOISE = 0.02  # by this share target lengths are blurred for sorting, so that long pairs get new neighbours
 
 
 @dataclass(frozen=True)

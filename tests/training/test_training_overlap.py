@@ -1,0 +1,30 @@
+"""No dev or test pair may stand in the training text unseen."""
+
+from pathlib import Path
+
+import pytest
+
+from training.corpus_config import CorpusConfig
+from training.overlap import OverlapError, check_overlap, find_overlaps
+
+
+def corpus(path: Path, *lines: str) -> CorpusConfig:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return CorpusConfig(tsv=path)
+
+
+def test_a_held_out_pair_in_the_training_text_is_an_error_with_count_and_places(tmp_path: Path) -> None:
+    train = corpus(tmp_path / "train", "Hi\tHallo", "Yes.\tJa.", "Yes.\tJa.", "No.\tNein.")
+    dev = corpus(tmp_path / "dev", "Go\tGeh", " Yes. \tJa.")
+    test = corpus(tmp_path / "test", "No.\tNein.")
+    with pytest.raises(
+        OverlapError, match=r"^2 dev or test pairs .* dev:2 is train:2: 'Yes\.' = 'Ja\.'; test:1 is train:4"
+    ):
+        check_overlap([train], [dev, test])
+
+
+def test_one_equal_side_is_no_overlap(tmp_path: Path) -> None:
+    train = corpus(tmp_path / "train", "Yes.\tJa.", "No.\tNein.", "\t")
+    dev = corpus(tmp_path / "dev", "Yes.\tDoch.", "Nope.\tNein.", "\t")
+    assert find_overlaps([train], [dev]) == []
+    check_overlap([train], [dev])
