@@ -63,6 +63,11 @@ def normalize_with_offsets(text: str) -> Normalized:
     return _compose(characters, places, end)
 
 
+def is_blank(text: str) -> bool:
+    """Whether normalize(text) is empty: nothing but white space and dropped characters."""
+    return not _DROPPED.sub("", text).strip()
+
+
 def require_text(text: str) -> None:
     """Raise InvalidTextError if text holds a lone surrogate (which no encoding of Unicode can carry)."""
     found = None if text.isascii() else _SURROGATE.search(text)
