@@ -27,14 +27,12 @@ class ModelConfig(Frozen):
     heads: int = Field(default=4, ge=1, description="Heads of multi-head attention; other attentions have one.")
     input_feeding: bool = Field(default=False, description="Feed the attentional output back: slow.")
     tied: Literal["none", "target", "all"] = Field(
-        default="all", description="Share output with target embeddings, or both with the source's."
+        default="all", description="The output shares the target's embeddings, or all share one."
     )
     layer_norm: bool = Field(default=True, description="Normalise every layer's output.")
     residual: bool = Field(default=True, description="Add a layer's input to its output where the widths agree.")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Between layers; one mask over all time steps.")
-    embedding_dropout: float = Field(
-        default=0.2, ge=0, lt=1, description="On embeddings; one mask over all time steps."
-    )
+    embedding_dropout: float = Field(default=0.2, ge=0, lt=1, description="On embeddings; one mask over all steps.")
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of pieces zeroed in training.")
     pad: int = 0
     unk: int = 1

@@ -86,18 +86,22 @@ class Decoder(nn.Module):
         ``embedded`` is (N, E) with N = B x K rows, K hypotheses for each of the B sentences of ``memory``.
         """
         inputs = embedded if state.feed is None else torch.cat([embedded, state.feed], dim=-1)
-        cells = [self.layers[0].step(inputs, state.cells[0])]
+        bottom, *above = self._cells()
+        cells = [bottom.step(inputs, state.cells[0])]
         sequence = self._drop(self.norms[0](cells[0].hidden))  # (N, H)
         query = sequence.view(memory.mask.shape[0], -1, sequence.shape[-1])  # (B, K, H)
         context, weights = self.attention(query, memory.keys, memory.values, memory.mask)
         context = self._drop(context.reshape(sequence.shape))  # (N, H)
-        for layer, norm, cell in zip(self.layers[1:], self.norms[1:], state.cells[1:], strict=True):
+        for layer, norm, cell in zip(above, self.norms[1:], state.cells[1:], strict=True):
             cells.append(layer.step(torch.cat([sequence, context], dim=-1), cell))
             output = cells[-1].hidden
             sequence = self._drop(norm(output + sequence if self.residual else output))
         features = self._features(sequence, context)
         feed = features if self.input_feeding else None
         return features, State(tuple(cells), feed), weights.reshape(-1, weights.shape[-1])
+
+    def _cells(self) -> list[LSTMLayer]:
+        return [layer for layer in self.layers if isinstance(layer, LSTMLayer)]
 
     def _drop(self, rows: Tensor) -> Tensor:
         """Dropout of (N, H) in an unrolled pass: with input feeding the mask is drawn anew at each position."""

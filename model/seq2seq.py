@@ -63,8 +63,8 @@ class Seq2Seq(nn.Module):
 
     def output_weight(self) -> Tensor:
         """Output embeddings (V, E), shared with the target's unless ``tied: none``."""
-        tied = self.config.tied != "none"
-        weight: Tensor = self.target_embedding.weight if tied else self.output.weight
+        table = self.target_embedding if self.config.tied != "none" else self.output
+        weight: Tensor = table.weight
         return weight
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
@@ -97,7 +97,8 @@ class Seq2Seq(nn.Module):
             # A word is dropped wherever it stands in the sentence's batch row: zeroed, not replaced (Gal 2016).
             kept = torch.rand(embedded.shape[:2], device=ids.device) >= self.config.word_dropout
             embedded = embedded * kept.unsqueeze(-1).to(embedded.dtype)
-        return self.embedding_dropout(embedded)
+        dropped: Tensor = self.embedding_dropout(embedded)
+        return dropped
 
     def _scale(self, embedded: Tensor) -> Tensor:
         """Tied tables serve as output weights of norm 1; as inputs they are scaled to unit variance."""
