@@ -36,8 +36,8 @@ GERMAN = [
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> TokenizerPair:
-    """A joint unigram vocabulary of some 400 pieces."""
-    subword = train_subword(ENGLISH + GERMAN, model_type="unigram", vocabulary_size=400)
+    """A joint unigram vocabulary of 380 pieces."""
+    subword = train_subword(ENGLISH + GERMAN, model_type="unigram", vocabulary_size=380)
     return TokenizerPair(subword, subword)
 
 

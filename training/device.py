@@ -33,19 +33,24 @@ def resolve_device(recipe: Recipe) -> Device:
     """The device of a recipe; sets torch's threads. Raises DeviceError for what this machine does not have."""
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
-    name = recipe.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("the recipe asks for device: cuda, but torch sees no GPU here; use device: auto or cpu")
+    name = pick_device(recipe.device)
     able = has_bfloat16(name)
     if recipe.precision == "bfloat16" and not able:
         raise DeviceError(f"the recipe asks for precision: bfloat16, which this {name} lacks; use auto or float32")
     return Device(name, able and recipe.precision != "float32")
 
 
+def pick_device(name: str) -> str:
+    """``cpu`` or ``cuda``; ``auto`` takes a GPU if there is one. Raises DeviceError for a GPU that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device is cuda, but torch sees no GPU here; use auto or cpu")
+    return name
+
+
 def has_bfloat16(name: str) -> bool:
     """Whether LSTM layers run in bfloat16 on the device at speed; on a CPU that takes AVX512-BF16 or AMX."""
     if name == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

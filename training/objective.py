@@ -7,11 +7,11 @@ size is stored for the backward pass.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 # Positions a chunk: large enough for full-speed matrix products, small enough for its logits to stay in cache.
 CHUNK = 512
@@ -35,7 +35,8 @@ def smoothed_cross_entropy(
     """
     real = targets != pad
     kept = targets[real]
-    smoothed, likelihood = _ChunkedCrossEntropy.apply(features[real], weight, bias, kept, smoothing)
+    apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedCrossEntropy.apply
+    smoothed, likelihood = apply(features[real], weight, bias, kept, smoothing)
     return Loss(smoothed, likelihood, len(kept))
 
 
@@ -43,8 +44,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Loss sum and its gradients for ``features`` (N, E), ``weight`` (V, E) and ``bias`` (V)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: FunctionCtx, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
         # Custom functions run with autocast off: the products take the features' type, sums stay in float32.
         table, vocabulary = weight.to(features.dtype), weight.shape[0]
@@ -67,12 +68,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             features_gradient[part] = narrow @ table
             weight_gradient += (narrow.t() @ features[part]).to(weight_gradient.dtype)
         ctx.save_for_backward(features_gradient, weight_gradient, bias_gradient)
-        ctx.mark_non_differentiable(likelihood)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(likelihood)
         return smoothed, likelihood
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: FunctionCtx, gradient: Tensor, _likelihood: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        features, weight, bias = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        features, weight, bias = ctx.saved_tensors
         return features * gradient.to(features.dtype), weight * gradient, bias * gradient, None, None

@@ -1,13 +1,14 @@
 """Training state: everything a run needs to go on as if it had never stopped. It never leaves ``training/``.
 
-One file, written beside itself and renamed, so that a kill at any moment leaves the old or the new one, whole.
+One file, written beside itself and renamed, so that a kill at any moment leaves the old or the new one, whole. It begins
+with the SHA-256 of the rest, so that nothing damaged or foreign is ever unpacked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
-import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ class TrainingState(TypedDict):
     """The content of the file."""
 
     recipe: str  # hash of what must not change between start and resume
-    progress: tuple[float, ...]
+    progress: tuple[float | None, ...]
     position: tuple[int, ...]
     model: dict[str, Tensor]
     average: dict[str, Tensor]
@@ -53,17 +54,19 @@ def save_state(path: Path, state: TrainingState) -> None:
     """Write ``state`` atomically and flush it to disk. Raises OSError (a full disk), leaving the old file whole."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(content).digest() + content)
 
 
 def load_state(path: Path, recipe: str) -> TrainingState:
     """Read a state back. Raises StateError when it is missing, damaged, or of another recipe than ``recipe``."""
     if not path.is_file():
         raise StateError(f"{path} is not there, so there is nothing to resume; start without --resume")
-    try:
-        state: TrainingState = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise StateError(f"{path} is not a training state or is damaged: {error}") from error
+    data = path.read_bytes()
+    digest, content = data[:32], data[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise StateError(f"{path} is damaged or no training state; start without --resume")
+    state: TrainingState = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if state["recipe"] != recipe:
         raise StateError(
             f"{path} belongs to another recipe: its data, tokenizer, model or training section differs; "
@@ -74,10 +77,10 @@ def load_state(path: Path, recipe: str) -> TrainingState:
 
 def generators() -> dict[str, object]:
     """State of every random generator: Python, numpy, torch on CPU and on each GPU."""
-    kind, keys, *rest = numpy.random.get_state(legacy=True)
+    kind, keys, *rest = numpy.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.copy()), *rest),
+        "numpy": (kind, torch.from_numpy(numpy.array(keys)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

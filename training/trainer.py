@@ -188,7 +188,7 @@ class Trainer:
         self._write_weights("last.safetensors")
         state: TrainingState = {
             "recipe": _identity(self.recipe),
-            "progress": tuple(self.progress),  # type: ignore[typeddict-item]
+            "progress": tuple(self.progress),
             "position": tuple(self.batches.state()),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
