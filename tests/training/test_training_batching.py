@@ -1,7 +1,7 @@
 """Batches: every pair in its place, within the budget, and the same again after a restore."""
 
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -111,10 +111,19 @@ def test_a_pair_longer_than_the_budget_is_a_batch_alone(corpus: Corpus) -> None:
     assert all(len(batch.source) == 1 for batch in islice(batches, 20))
 
 
-def test_batches_are_as_full_as_their_neighbours_allow(corpus: Corpus) -> None:
-    rows = [len(batch.source) for batch in ordered_batches(corpus, BUDGET, pad=PAD, bos=BOS, eos=EOS)]
-    tokens = (np.maximum(corpus.source_lengths, corpus.target_lengths) + 1).sum()
-    assert len(rows) <= 1.5 * tokens / BUDGET
+def test_no_batch_has_room_for_the_next_pair(corpus: Corpus) -> None:
+    batches = list(ordered_batches(corpus, BUDGET, pad=PAD, bos=BOS, eos=EOS))
+    assert len(batches) > 5
+    for batch, following in pairwise(batches):
+        widths = (tensor.shape[1] for tensor in (batch.source, batch.target_output))
+        first = (int(following.source_lengths[0]), int((following.target_output[0] != PAD).sum()))
+        assert (len(batch.source) + 1) * max(*widths, *first) > BUDGET
+
+
+def test_batches_of_an_epoch_come_in_no_order_of_length(corpus: Corpus) -> None:
+    batches = stream(corpus)
+    widths = [batch.target_output.shape[1] for batch in islice(batches, batches.batches_per_epoch)]
+    assert widths != sorted(widths)
 
 
 def test_padding_is_counted_and_small(corpus: Corpus) -> None:
@@ -185,7 +194,9 @@ def test_validation_gives_every_canonical_pair_once_and_always_alike(corpus: Cor
 
 
 def test_long_corpora_are_sorted_in_pools(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.planning._POOL_PAIRS", 50)
+    monkeypatch.setattr("training.planning._POOL_PAIRS", 100)
     plan = plan_epoch(corpus, BUDGET, 1, 0)
     assert drawn(corpus, plan) == Counter(range(len(corpus)))
-    assert max(len(plan[batch]) for batch in range(len(plan))) <= 50
+    lengths = [corpus.target.lengths(plan[batch]) for batch in range(len(plan))]
+    assert sum(some.min() < 8 for some in lengths) > 5  # short pairs of three pools
+    assert max(some.max() - some.min() for some in lengths) < 20  # the long end of one never joins the next one's start

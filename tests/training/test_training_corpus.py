@@ -120,6 +120,11 @@ def test_a_second_run_reuses_the_folder(tmp_path: Path, tiny_tokenizer: Tokenize
     assert written[0] == written[1]
 
 
+def test_others_may_read_the_folder(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
+    folder = prepare(tmp_path, tiny_tokenizer, write_tsv(tmp_path / "tsv", TEXTS)).folder
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
 def test_moved_files_and_new_weights_reuse_the_folder(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
     (tmp_path / "moved").mkdir()
     here = write_tsv(tmp_path / "tsv", TEXTS)
