@@ -1,0 +1,78 @@
+"""The model card: a checkpoint's ``README.md``, written from its ``config.json`` and the recipe's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from model.checkpoint import CheckpointConfig, Evaluation
+from training.config import CardConfig
+
+
+def render_card(config: CheckpointConfig, card: CardConfig, parameters: int) -> str:
+    """Markdown for a person who wonders whether to use the checkpoint: what, from what, how good, and what not."""
+    data = _bullets(config.training.data)
+    sections = [
+        f"# {config.name} {config.version}\n\n{card.summary.strip()}",
+        _facts(config, parameters),
+        f"## Data\n\n{data}\n\n{card.attribution.strip()}".rstrip(),
+    ]
+    if config.evaluations:
+        sections.append(f"## Scores\n\n{_scores(config.evaluations)}")
+    if card.strengths:
+        sections.append("## What it is good at\n\n" + _bullets(card.strengths))
+    if card.limits:
+        sections.append("## What it is not good at\n\n" + _bullets(card.limits))
+    sections.append(_training(config))
+    return "\n\n".join(sections) + "\n"
+
+
+def _facts(config: CheckpointConfig, parameters: int) -> str:
+    model, penalty = config.model, config.length_penalty
+    vocabulary = (
+        f"{model.source_vocabulary:,} pieces, joint"
+        if model.tied == "all"
+        else f"{model.source_vocabulary:,} source and {model.target_vocabulary:,} target pieces"
+    )
+    rows = (
+        ("Direction", f"{config.source} → {config.target}"),
+        ("Licence", config.training.licence),
+        ("Model", f"LSTM, {model.encoder_layers} + {model.decoder_layers} layers of {model.hidden}, {model.attention}"),
+        ("Parameters", f"{parameters / 1e6:.1f} million, stored in {config.precision}"),
+        ("Vocabulary", vocabulary),
+        ("Search", f"beam {config.beam_size}, length penalty {penalty.kind} {penalty.alpha:g}"),
+    )
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+
+
+def _scores(evaluations: Sequence[Evaluation]) -> str:
+    lines = [
+        "sacreBLEU of this checkpoint as stored, on text that it was not trained on.",
+        "",
+        "| test set | sentences | beam | BLEU | BLEU lower-cased | chrF2 | TER |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for entry in evaluations:
+        figures = " | ".join(f"{figure:.1f}" for figure in (entry.bleu, entry.bleu_lc, entry.chrf2, entry.ter))
+        name = _cell(f"{entry.data} {entry.split}")
+        lines.append(f"| {name} | {entry.sentences:,} | {entry.beam_size} | {figures} |")
+    lines += ["", "Signatures:", ""]
+    lines += [f"- {name}: `{signature}`" for name, signature in evaluations[0].signatures.items()]
+    return "\n".join(lines)
+
+
+def _training(config: CheckpointConfig) -> str:
+    made = config.training
+    return (
+        "## How it was made\n\n"
+        f"Ferry {made.ferry_version}, recipe `{made.recipe}` (resolved: SHA-256 `{made.recipe_sha256}`), "
+        f"seed {made.seed}: {made.steps:,} steps, {made.target_tokens:,} target pieces, "
+        f"{made.seconds / 60:.0f} minutes on {made.device}."
+    )
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,142 @@
+"""How good a model is: beam search over a test set, and the scores of sacreBLEU with their signatures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from model.checkpoint import Evaluation, load_checkpoint
+from model.config import LengthLimit
+from model.search import SearchOptions, translate
+from model.seq2seq import Seq2Seq
+from tokenizer.subword import TokenizerPair, load_tokenizers
+from training.config import Recipe
+from training.corpus import Corpus
+from training.corpus_config import CorpusConfig
+from training.device import resolve_device
+from training.prepare import length_limit, open_tokenizers, prepare_corpora
+from training.reading import read_all
+
+BEST_WEIGHTS = "best.safetensors"
+TOKEN_BUDGET = 8192
+
+
+class EvaluationError(Exception):
+    """There is nothing to evaluate; the message says what would be right."""
+
+
+class Scores(NamedTuple):
+    """Corpus scores between 0 and 100, and the signature of each by its name."""
+
+    bleu: float
+    bleu_lc: float
+    chrf2: float
+    ter: float
+    signatures: dict[str, str]
+
+
+class System(NamedTuple):
+    """All that is needed to translate text as the service does."""
+
+    model: Seq2Seq
+    tokenizers: TokenizerPair
+    length_limit: LengthLimit
+    options: SearchOptions
+    language: str  # translated into
+    token_budget: int = TOKEN_BUDGET
+
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        """The best translation of each text, a line each; a text without a piece, such as a blank one, stays empty."""
+        encoded = self.tokenizers.source.encode_batch(texts)
+        filled = [index for index, pieces in enumerate(encoded) if pieces]
+        found = translate(
+            self.model, [encoded[index] for index in filled], self.options, self.length_limit, self.token_budget
+        )
+        translations = [""] * len(texts)
+        for index, hypotheses in zip(filled, found, strict=True):
+            text = self.tokenizers.target.decode(hypotheses[0].pieces)
+            translations[index] = text.replace("\n", " ").replace("\r", " ")
+        return translations
+
+
+class Run(NamedTuple):
+    """The best weights of a run as a system, and the text they were trained on."""
+
+    system: System
+    train: Corpus
+
+
+class Result(NamedTuple):
+    """What a system did on one test set."""
+
+    data: str
+    split: str
+    scores: Scores
+    sentences_per_second: float  # encoding, search and decoding of text; loading and scoring left out
+    hypotheses: list[str]
+
+    def evaluation(self, options: SearchOptions) -> Evaluation:
+        """The entry in a checkpoint's ``config.json``."""
+        return Evaluation(
+            data=self.data,
+            split=self.split,
+            sentences=len(self.hypotheses),
+            beam_size=options.beam_size,
+            **self.scores._asdict(),
+        )
+
+
+def evaluate(system: System, corpus: CorpusConfig, split: str = "test") -> Result:
+    """Translates the sources of ``corpus`` and scores them by its targets. Raises CorpusError for unusable files."""
+    pairs = read_all([corpus])
+    began = time.perf_counter()
+    hypotheses = system.translate([pair.source for pair in pairs])
+    seconds = time.perf_counter() - began
+    scores = score(hypotheses, [pair.target for pair in pairs])
+    return Result(corpus.label.removesuffix(f" {split}"), split, scores, len(pairs) / seconds, hypotheses)
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
+    """The figures that the command ``sacrebleu`` prints: BLEU cased and lower-cased, chrF2, TER."""
+    metrics = {"bleu": BLEU(), "bleu_lc": BLEU(lowercase=True), "chrf2": CHRF(), "ter": TER()}
+    figures = {name: metric.corpus_score(hypotheses, [references]).score for name, metric in metrics.items()}
+    return Scores(**figures, signatures={name: str(metric.get_signature()) for name, metric in metrics.items()})
+
+
+def open_run(recipe: Recipe, run_folder: Path) -> Run:
+    """The best weights of a run, in float32.
+
+    Raises EvaluationError where there are none, or of another model than the recipe's; CorpusError, TokenizerError.
+    """
+    path = run_folder / BEST_WEIGHTS
+    if not path.is_file():
+        raise EvaluationError(f"{path}: there are no trained weights yet; run `ferry-train fit` with this recipe first")
+    tokenizers = open_tokenizers(run_folder)
+    sizes = (tokenizers.source.vocabulary_size, tokenizers.target.vocabulary_size)
+    device = resolve_device(recipe)
+    model = Seq2Seq(recipe.model.config(*sizes))
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise EvaluationError(f"{path}: not weights of the model that the recipe describes: {error}") from error
+    train = prepare_corpora(recipe, tokenizers, run_folder).train
+    options = SearchOptions(recipe.search.beam_size, length_penalty=recipe.search.length_penalty)
+    model = model.to(device.name).eval().requires_grad_(False)
+    limit = length_limit(train)
+    return Run(System(model, tokenizers, limit, options, recipe.data.target, recipe.search.token_budget), train)
+
+
+def open_checkpoint(folder: Path, device: str = "cpu", token_budget: int = TOKEN_BUDGET) -> System:
+    """An exported checkpoint with its own search options. Raises CheckpointError or TokenizerError."""
+    checkpoint = load_checkpoint(folder, device)
+    config = checkpoint.config
+    options = SearchOptions(config.beam_size, length_penalty=config.length_penalty)
+    return System(checkpoint.model, load_tokenizers(folder), config.length_limit, options, config.target, token_budget)

@@ -1,0 +1,129 @@
+"""A finished run becomes a checkpoint: the best weights, the tokenizers, and a card with its own scores."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import DTYPES, CheckpointConfig, Provenance, save_checkpoint
+from training.card import render_card
+from training.config import Recipe
+from training.corpus import Corpus
+from training.evaluate import Result, Run, System, evaluate, open_checkpoint, open_run
+from training.fit_record import FitRecord
+from training.recipe_file import recipe_sha256
+from training.tuning import tune
+
+CARD = "README.md"
+
+
+class ExportError(Exception):
+    """The run cannot become the checkpoint that the recipe asks for."""
+
+
+class Exported(NamedTuple):
+    """A written checkpoint."""
+
+    folder: Path
+    config: CheckpointConfig
+    results: list[Result]  # of the checkpoint as stored, on the recipe's test sets
+
+
+def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable[[str], None]) -> Exported:
+    """Writes the checkpoint of a run in ``run_folder``, replacing an older one at its place only when it is whole.
+
+    ``recipe_name`` is the recipe's file name; ``message`` is told what is being done. Raises EvaluationError,
+    FitRecordError, ExportError, CorpusError, or OSError where the checkpoint cannot be written.
+    """
+    record = FitRecord.load(run_folder)
+    run = open_run(recipe, run_folder)
+    if recipe.search.tuning is not None:
+        run = run._replace(system=tune(run.system, recipe, recipe.search.tuning, message))
+    weights = run.system.model.state_dict()
+    _require_finite(weights, recipe)
+    config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name))
+    files = run.system.tokenizers.files()
+    results = _evaluate_as_stored(recipe, run.system, config, weights, run_folder, message)
+    evaluations = tuple(result.evaluation(run.system.options) for result in results)
+    config = config.model_copy(update={"evaluations": evaluations})
+    parameters = sum(parameter.numel() for parameter in run.system.model.parameters())
+    card = render_card(config, recipe.export.card, parameters)
+    folder = recipe.export.folder or run_folder / "checkpoint"
+    save_checkpoint(folder, config, weights, {**files, CARD: card.encode()})
+    return Exported(folder, config, results)
+
+
+def _evaluate_as_stored(
+    recipe: Recipe,
+    system: System,
+    config: CheckpointConfig,
+    weights: Mapping[str, Tensor],
+    run_folder: Path,
+    message: Callable[[str], None],
+) -> list[Result]:
+    """Scores of the very files that will be shipped, rounded weights and all, read back from disk."""
+    device = system.model.output_bias.device.type
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=run_folder) as temporary:
+        folder = Path(temporary) / "checkpoint"
+        save_checkpoint(folder, config, weights, system.tokenizers.files())
+        stored = open_checkpoint(folder, device, recipe.search.token_budget)
+        results = []
+        for corpus in recipe.data.test:
+            message(f"translating {corpus.label} with the stored checkpoint")
+            results.append(evaluate(stored, corpus))
+    return results
+
+
+def _config(recipe: Recipe, run: Run, provenance: Provenance) -> CheckpointConfig:
+    system = run.system
+    return CheckpointConfig(
+        name=recipe.export.name or f"{recipe.data.source}-{recipe.data.target}",
+        version=recipe.export.version,
+        source=recipe.data.source,
+        target=recipe.data.target,
+        precision=recipe.export.precision,
+        model=system.model.config,
+        beam_size=system.options.beam_size,
+        length_penalty=system.options.length_penalty,
+        length_limit=system.length_limit,
+        training=provenance,
+    )
+
+
+def _provenance(recipe: Recipe, record: FitRecord, train: Corpus, recipe_name: str) -> Provenance:
+    corpora = zip(recipe.data.train, train.report.corpora, strict=True)
+    return Provenance(
+        ferry_version=_ferry_version(),
+        recipe=recipe_name,
+        recipe_sha256=recipe_sha256(recipe),
+        seed=recipe.seed,
+        steps=record.steps,
+        target_tokens=record.target_tokens,
+        seconds=record.seconds,
+        device=record.device,
+        data=tuple(
+            f"{corpus.label}: {report.kept:,} pairs" + (f" ({corpus.licence})" if corpus.licence else "")
+            for corpus, report in corpora
+        ),
+        licence=recipe.export.licence,
+    )
+
+
+def _require_finite(weights: Mapping[str, Tensor], recipe: Recipe) -> None:
+    precision = recipe.export.precision
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor.to(DTYPES[precision])).all():
+            raise ExportError(f"{name} holds values that {precision} cannot; set export.precision to float32")
+
+
+def _ferry_version() -> str:
+    try:
+        return version("ferry-nmt")
+    except PackageNotFoundError:
+        return "not installed"
