@@ -10,7 +10,7 @@ import sentencex  # type: ignore[import-untyped]
 from tokenizer.normalize import is_blank, require_text
 
 MAX_CHARACTERS = 500
-WINDOW = 4_000  # characters given to the library at once, because some texts take it quadratic time
+WINDOW = 2_000  # characters given to the library at once, because some texts take it quadratic time
 
 # Comma, semicolon, colon (and the Arabic ones), ellipsis, dash before white space; their full-width forms anywhere.
 _CLAUSE_END = re.compile(r"(?s:.*)(?:[,;:\u060c\u061b\u2026\u2013\u2014](?=\s)|[\uff0c\u3001\uff1b\uff1a])")

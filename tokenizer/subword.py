@@ -4,12 +4,14 @@ import io
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
 
 import sentencepiece
 
 from tokenizer.normalize import normalize, normalize_with_offsets
+from tokenizer.sampling import Sampler
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 BYTES = 256
@@ -17,6 +19,8 @@ BYTES = 256
 JOINT_FILE = "tokenizer.model"
 SOURCE_FILE = "tokenizer.source.model"
 TARGET_FILE = "tokenizer.target.model"
+
+_generator = random.Random()
 
 
 class TokenizerError(Exception):
@@ -92,16 +96,17 @@ class Subword:
     def sample_batch(self, texts: Sequence[str], alpha: float) -> list[list[int]]:
         """One sampled encoding of each text (subword regularisation), drawn from the generator of seed_sampling.
 
-        Unigram models draw from the whole lattice with probabilities to the power alpha, so a smaller alpha is wilder
-        (Kudo 2018, sec. 3.2). BPE models drop each merge with probability alpha (Provilkov et al. 2020).
-        Raises ValueError unless 0 <= alpha <= 1.
+        Unigram models draw from all segmentations with probabilities to the power alpha, so a smaller alpha is wilder
+        (Kudo 2018, eq. 4). BPE models drop each merge with probability alpha (Provilkov et al. 2020).
+        Raises ValueError unless 0 <= alpha <= 1, InvalidTextError for a lone surrogate.
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha is {alpha}, but has to lie between 0 and 1")
-        batch: list[list[int]] = self._processor.encode(
-            [normalize(text) for text in texts], num_threads=1, enable_sampling=True, nbest_size=-1, alpha=alpha
-        )
-        return batch
+        return [self._sampler.sample(normalize(text), alpha, _generator) for text in texts]
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self._processor)
 
     def encode_pieces(self, text: str) -> list[Piece]:
         """The pieces of encode(text), with spans in text itself, not in its normalised form."""
@@ -189,7 +194,7 @@ def train_subword(
 
 def seed_sampling(seed: int) -> None:
     """Seed the generator that sample_batch draws from. It belongs to the process and is shared by all models."""
-    sentencepiece.set_random_generator_seed(seed)
+    _generator.seed(seed)
 
 
 class TokenizerPair(NamedTuple):

@@ -1,0 +1,149 @@
+"""Sampled segmentations for training (subword regularisation), from a generator that a seed makes repeatable.
+
+SentencePiece samples too, but its generator cannot be seeded across processes, and starts anew with every batch.
+"""
+
+import math
+import random
+import re
+from bisect import bisect
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple, Protocol
+
+import sentencepiece
+
+from tokenizer.normalize import SPACE_MARK
+
+STRETCH = 64  # characters; a longer word is sampled in parts, because BPE-dropout takes time quadratic in its length
+CACHED_STRETCHES = 1 << 16
+
+
+class Vocabulary(NamedTuple):
+    """What sampling needs to know of a model."""
+
+    ids: dict[str, int]  # ordinary piece -> id
+    scores: dict[str, float]  # ordinary piece -> log-probability (unigram) or negated rank of its merge (BPE)
+    bytes: tuple[int, ...]  # value of a byte -> id
+    user_symbols: tuple[str, ...]
+
+    @property
+    def is_bpe(self) -> bool:
+        """Whether the scores are the negated ranks 0, -1, -2, … of merges, as SentencePiece stores BPE."""
+        return all(score == -rank for rank, score in enumerate(self.scores.values()))
+
+    def spell(self, part: str) -> list[int]:
+        """The id of a piece, or those of its bytes."""
+        identifier = self.ids.get(part)
+        return [self.bytes[byte] for byte in part.encode()] if identifier is None else [identifier]
+
+
+class StretchSampler(Protocol):
+    """Samples the pieces of a non-empty run of characters without white space."""
+
+    def sample(self, stretch: str, alpha: float, generator: random.Random) -> Sequence[str]: ...
+
+
+class Sampler:
+    """Samples encodings of normalised text, word by word: no piece of ours crosses a space."""
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        self._processor = processor
+        self._vocabulary = read_vocabulary(processor)
+        symbols = sorted(self._vocabulary.user_symbols, key=len, reverse=True)
+        self._symbol = re.compile("|".join(map(re.escape, symbols)) or r"(?!)")
+        self._stretches: StretchSampler = (
+            BpeDropout(self._vocabulary) if self._vocabulary.is_bpe else UnigramLattice(self._vocabulary)
+        )
+
+    def sample(self, normalized: str, alpha: float, generator: random.Random) -> list[int]:
+        """One sampled encoding. A word that holds a user symbol gets its usual encoding."""
+        ids: list[int] = []
+        for word in normalized.split():
+            if self._symbol.search(word):
+                ids.extend(self._processor.encode(word))
+                continue
+            marked = SPACE_MARK + word
+            for start in range(0, len(marked), STRETCH):
+                for part in self._stretches.sample(marked[start : start + STRETCH], alpha, generator):
+                    ids.extend(self._vocabulary.spell(part))
+        return ids
+
+
+class UnigramLattice:
+    """Draws from all segmentations with probability proportional to p(segmentation)^alpha (Kudo 2018, eq. 4, l = ∞).
+
+    Forward filtering gives each end position its distribution over the last piece; sampling walks it from the end.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._scores = vocabulary.scores
+        self._longest = max(map(len, vocabulary.scores))
+        self._unknown = min(vocabulary.scores.values()) - 10  # as in SentencePiece; any finite value gives the same
+        self._lattice = lru_cache(CACHED_STRETCHES)(self._build)
+
+    def sample(self, stretch: str, alpha: float, generator: random.Random) -> list[str]:
+        lattice = self._lattice(stretch, alpha)
+        parts: list[str] = []
+        end = len(stretch)
+        while end > 0:
+            starts, cumulative = lattice[end - 1]
+            start = starts[min(bisect(cumulative, generator.random() * cumulative[-1]), len(starts) - 1)]
+            parts.append(stretch[start:end])
+            end = start
+        return parts[::-1]
+
+    def _build(self, stretch: str, alpha: float) -> list[tuple[list[int], list[float]]]:
+        """For each end position, the starts of the pieces that end there and their cumulative weights."""
+        forward = [0.0]  # log of the summed weights of all segmentations of stretch[:end]
+        lattice: list[tuple[list[int], list[float]]] = []
+        for end in range(1, len(stretch) + 1):
+            starts = [
+                start
+                for start in range(max(0, end - self._longest), end)
+                if stretch[start:end] in self._scores or end - start == 1
+            ]
+            logs = [forward[start] + alpha * self._scores.get(stretch[start:end], self._unknown) for start in starts]
+            highest = max(logs)
+            cumulative = list(accumulate(math.exp(log - highest) for log in logs))
+            forward.append(highest + math.log(cumulative[-1]))
+            lattice.append((starts, cumulative))
+        return lattice
+
+
+class BpeDropout:
+    """Merges as BPE does, but leaves each possible merge out with probability alpha (Provilkov et al. 2020, alg. 1)."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._ranks = {piece: -score for piece, score in vocabulary.scores.items()}
+
+    def sample(self, stretch: str, alpha: float, generator: random.Random) -> list[str]:
+        parts = list(stretch)
+        while (place := self._next_merge(parts, alpha, generator)) is not None:
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        return parts
+
+    def _next_merge(self, parts: list[str], alpha: float, generator: random.Random) -> int | None:
+        """The place of the best merge that is not dropped; only a merge that would win needs its draw."""
+        best, lowest = None, math.inf
+        for place in range(len(parts) - 1):
+            rank = self._ranks.get(parts[place] + parts[place + 1], math.inf)
+            if rank < lowest and generator.random() >= alpha:
+                best, lowest = place, rank
+        return best
+
+
+def read_vocabulary(processor: sentencepiece.SentencePieceProcessor) -> Vocabulary:
+    """The pieces of a model whose ids are, in this order: reserved, user symbols, bytes, ordinary pieces."""
+    everything = list(range(processor.get_piece_size()))
+    pieces, scores = processor.id_to_piece(everything), processor.get_score(everything)
+    bytes_ = tuple(processor.piece_to_id([f"<0x{value:02X}>" for value in range(256)]))
+    ordinary = range(max(bytes_) + 1, len(everything))
+    symbols = [i for i in range(min(bytes_)) if not (processor.is_control(i) or processor.is_unknown(i))]
+    return Vocabulary(
+        ids={pieces[i]: i for i in ordinary},
+        scores={pieces[i]: scores[i] for i in ordinary},
+        bytes=bytes_,
+        user_symbols=tuple(pieces[i] for i in symbols),
+    )
