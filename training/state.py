@@ -1,7 +1,7 @@
 """Training state: everything a run needs to go on as if it had never stopped. It never leaves ``training/``.
 
-One file, written beside itself and renamed, so that a kill at any moment leaves the old or the new one, whole. It begins
-with the SHA-256 of the rest, so that nothing damaged or foreign is ever unpacked.
+One file, written beside itself and renamed, so that a kill at any moment leaves the old or the new one, whole. It
+begins with the SHA-256 of the rest, so that nothing damaged or foreign is ever unpacked.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ data:
   target: de
   train: [{{source: {text}/train.en, target: {text}/train.de}}]
   dev: [{{source: {text}/dev.en, target: {text}/dev.de}}]
-tokenizer: {{vocabulary_size: 290, sampling: {{variants: 2}}}}
+tokenizer: {{vocabulary_size: 280, sampling: {{variants: 2}}}}
 model: {{embedding: 32, hidden: 32, dropout: 0.2, word_dropout: 0.1}}
 training:
   batch_tokens: 300
