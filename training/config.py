@@ -166,5 +166,6 @@ class Recipe(Frozen):
         except ValidationError as error:
             details = error.errors()[0]
             where = ".".join(["model", *map(str, details["loc"])])
-            raise ValueError(f"{where}: {details['msg'].removeprefix('Value error, ')}") from None
+            message = details["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}: {message[:1].lower()}{message[1:]}") from None
         return self

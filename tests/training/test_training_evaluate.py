@@ -1,0 +1,86 @@
+"""Scores are sacreBLEU's own, and a system translates whatever lines a file holds."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.config import LengthPenalty
+from model.search import SearchOptions
+from training.corpus_config import CorpusConfig
+from training.evaluate import Result, evaluate, open_checkpoint, score
+from training.reading import CorpusError
+from training.scores import write_results
+
+HYPOTHESES = ["Die Fähre ist langsam .", "sie liest Ein Buch", "Es regnet morgen, glaube ich.", ""]
+REFERENCES = ["Die Fähre ist sehr langsam.", "Sie liest ein Buch.", "Ich glaube, morgen wird es regnen.", "Ja."]
+
+
+def test_scores_and_signatures_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
+    (tmp_path / "hypotheses").write_text("\n".join(HYPOTHESES) + "\n")
+    (tmp_path / "references").write_text("\n".join(REFERENCES) + "\n")
+
+    def command(*arguments: str) -> list[tuple[float, str]]:
+        line = [sys.executable, "-m", "sacrebleu", "references", "-i", "hypotheses", "-w", "10", *arguments]
+        printed = json.loads(subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True).stdout)
+        return [(entry["score"], entry["signature"]) for entry in (printed if isinstance(printed, list) else [printed])]
+
+    scores = score(HYPOTHESES, REFERENCES)
+    ours = [(getattr(scores, name), scores.signatures[name]) for name in ("bleu", "chrf2", "ter", "bleu_lc")]
+    theirs = command("-m", "bleu", "chrf", "ter") + command("-m", "bleu", "-lc")
+    assert [signature for _, signature in ours] == [signature for _, signature in theirs]
+    assert [figure for figure, _ in ours] == pytest.approx([figure for figure, _ in theirs], abs=1e-9)
+
+
+def test_a_blank_line_stays_blank_and_keeps_its_place(tiny_checkpoint: Path) -> None:
+    system = open_checkpoint(tiny_checkpoint)
+    texts = ["The river is wide.", "", " \t ", "We cross the water."]
+    translations = system.translate(texts)
+    assert translations[1:3] == ["", ""]
+    assert [translations[0], translations[3]] == [system.translate([text])[0] for text in (texts[0], texts[3])]
+
+
+def test_a_translation_is_one_line(tiny_checkpoint: Path) -> None:
+    newline = open_checkpoint(tiny_checkpoint).tokenizers.target
+    byte_pieces = [index for index in range(newline.vocabulary_size) if newline.decode([index]) in ("\n", "\r")]
+    assert byte_pieces, "the vocabulary has pieces for line ends, so a model can write them"
+    system = open_checkpoint(tiny_checkpoint)
+    system = system._replace(options=SearchOptions(beam_size=1, prefix=tuple(byte_pieces), max_length=4))
+    assert len(system.translate(["The river"])[0].splitlines()) <= 1
+
+
+def test_a_checkpoint_brings_its_search_options(tiny_checkpoint: Path) -> None:
+    assert open_checkpoint(tiny_checkpoint).options == SearchOptions(5, length_penalty=LengthPenalty())
+
+
+def test_compressed_files_give_the_scores_of_plain_ones(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    system = open_checkpoint(tiny_checkpoint)
+    found: list[Result] = []
+    for suffix, pack in ((".txt", bytes), (".xz", lzma.compress)):
+        source, target = tmp_path / f"source{suffix}", tmp_path / f"target{suffix}"
+        source.write_bytes(pack("\n".join(REFERENCES[::-1]).encode()))
+        target.write_bytes(pack("\n".join(REFERENCES).encode()))
+        found.append(evaluate(system, CorpusConfig(source=source, target=target)))
+    assert found[0].scores == found[1].scores
+    assert found[0].hypotheses == found[1].hypotheses
+
+
+def test_unequal_files_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("one\ntwo\n")
+    (tmp_path / "target").write_text("eins\n")
+    with pytest.raises(CorpusError, match="2 lines"):
+        evaluate(open_checkpoint(tiny_checkpoint), CorpusConfig(source=tmp_path / "source", target=tmp_path / "target"))
+
+
+def test_hypotheses_of_test_sets_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    scores = score(HYPOTHESES, REFERENCES)
+    results = [Result("news/2019", "test", scores, 1.0, [text]) for text in ("eins", "zwei")]
+    write_results(results, SearchOptions(), "de", tmp_path)
+    assert (tmp_path / "news_2019.test.de").read_text() == "eins\n"
+    assert (tmp_path / "news_2019.test.2.de").read_text() == "zwei\n"
+    assert len(json.loads((tmp_path / "scores.json").read_text())) == 2
