@@ -49,6 +49,7 @@ __all__ = [
     "Translator",
     "UnsupportedPairError",
     "engine_models",
+    "search_options",
 ]
 
 # Cutting and encoding more text than this would hold up the event loop; a thread does it.
@@ -96,7 +97,7 @@ class Translator:
         self._check(request.texts)
         long = sum(map(len, request.texts)) > INLINE_CHARACTERS
         passages = await asyncio.to_thread(self._read, request, line) if long else self._read(request, line)
-        options = _search_options(request.options, line.config)
+        options = search_options(request.options, line.config)
         jobs = [
             SegmentJob(tuple(pieces), options, request.options.alignment)
             for passage in passages
@@ -159,7 +160,8 @@ def _write(
     ]
 
 
-def _search_options(options: TranslationOptions, config: CheckpointConfig) -> SearchOptions:
+def search_options(options: TranslationOptions, config: CheckpointConfig) -> SearchOptions:
+    """What a segment asks of the search, where options leave it open as the checkpoint has it."""
     penalty = config.length_penalty
     if options.length_penalty is not None:
         kind = "power" if penalty.kind == "none" else penalty.kind

@@ -136,10 +136,6 @@ class Engine:
         finally:
             self._queue.drop(request)
 
-    def drain(self) -> None:
-        """Refuse new requests from now on; those under way go on."""
-        self._queue.close()
-
     def stop(self, drain_seconds: float) -> None:
         """Refuse new requests, let those under way finish for ``drain_seconds``, fail the rest with NotReadyError.
 

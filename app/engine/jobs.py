@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -84,7 +85,7 @@ class Request:
 
     def _settle(self, answer: Outcome | EngineError) -> None:
         # A closed loop refuses the call; nobody can be waiting on it.
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_answer, self.future, answer)
 
 

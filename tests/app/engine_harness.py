@@ -1,0 +1,150 @@
+"""What the engine's tests share: jobs, a running engine, and models whose steps can be held back or fail."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from torch import Tensor
+
+from app.engine import Engine, EngineObserver, SegmentJob
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.decoder import Memory, State
+from model.search import Hypothesis, SearchOptions, translate
+
+PATIENCE_SECONDS = 20.0
+
+# Unconfigured, structlog prints every local variable of a traceback, tensors too: seconds for each.
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+
+
+@contextmanager
+def running(
+    checkpoint: Checkpoint,
+    *others: Checkpoint,
+    queue_tokens: int = 20_000,
+    batch_tokens: int = 512,
+    batch_rows: int = 640,
+    heartbeat_seconds: float = 10.0,
+    observer: EngineObserver | None = None,
+) -> Iterator[Engine]:
+    """An engine that takes work, stopped at the end."""
+    engine = Engine(
+        {item.config.name: (item.model, item.config.length_limit) for item in (checkpoint, *others)},
+        queue_tokens=queue_tokens,
+        batch_tokens=batch_tokens,
+        threads=1,
+        observer=observer,
+        batch_rows=batch_rows,
+        heartbeat_seconds=heartbeat_seconds,
+    )
+    engine.start()
+    try:
+        engine.wait_until_ready(PATIENCE_SECONDS)
+        yield engine
+    finally:
+        engine.stop(0.0)
+
+
+def job(length: int, seed: int = 0, annotate: bool = False, **options: object) -> SegmentJob:
+    """A random segment of the tiny vocabulary."""
+    pieces = tuple(random.Random(1000 * seed + length).choices(range(260, 380), k=length))
+    return SegmentJob(pieces, SearchOptions(**options), annotate)  # type: ignore[arg-type]
+
+
+def long_job(steps: int = 30, length: int = 4) -> SegmentJob:
+    """A segment that needs at least ``steps`` decoding steps."""
+    return job(length, prefix=(300,) * steps, max_length=steps + 2)
+
+
+def alone(checkpoint: Checkpoint, segment: SegmentJob) -> list[Hypothesis]:
+    """What the segment translates to by itself."""
+    return translate(checkpoint.model, [segment.pieces], segment.options, checkpoint.config.length_limit)[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition that is about to hold."""
+    for _ in range(int(PATIENCE_SECONDS / 0.005)):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("what the test waits for did not happen")
+
+
+class Gate:
+    """Holds back the decoding steps of a model while it is closed, and counts them."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.steps = 0
+        self._open = threading.Event()
+        self._open.set()
+        self._step = checkpoint.model.step
+        checkpoint.model.step = self._held  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _held(self, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        assert self._open.wait(PATIENCE_SECONDS)
+        self.steps += 1
+        return self._step(state, token, memory)
+
+
+class Slowness:
+    """Makes every decoding step of a model take some time."""
+
+    def __init__(self, checkpoint: Checkpoint, seconds: float) -> None:
+        self._step, self._seconds = checkpoint.model.step, seconds
+        checkpoint.model.step = self._slowed  # type: ignore[method-assign]
+
+    def _slowed(self, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        time.sleep(self._seconds)
+        return self._step(state, token, memory)
+
+
+def fail_encoding_of(checkpoint: Checkpoint, piece: int) -> None:
+    """Make the model fail on every batch of sources that holds ``piece``."""
+    encode = checkpoint.model.encode
+
+    def poisoned(source: Tensor, lengths: Tensor) -> Memory:
+        if (source == piece).any():
+            raise RuntimeError(f"piece {piece} is poison")
+        return encode(source, lengths)
+
+    checkpoint.model.encode = poisoned  # type: ignore[method-assign]
+
+
+def fail_steps_with(checkpoint: Checkpoint, length: int) -> None:
+    """Make every step fail in which a source of ``length`` pieces takes part."""
+    step = checkpoint.model.step
+
+    def poisoned(state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        if (memory.mask.sum(dim=1) == length + 1).any():
+            raise RuntimeError(f"a source of {length} pieces is poison")
+        return step(state, token, memory)
+
+    checkpoint.model.step = poisoned  # type: ignore[method-assign]
+
+
+def loaded(folder: Path) -> Checkpoint:
+    """A model of the test's own, free to be spoilt."""
+    return load_checkpoint(folder)
+
+
+def mixed_jobs(count: int) -> Sequence[SegmentJob]:
+    """Segments of many lengths, beams and numbers of hypotheses; short translations, so that it does not take long."""
+    choices = ((5, 2), (1, 1), (3, 3))
+    return [
+        job(1 + number * 7 % 23, number, beam_size=beam_size, n_best=n_best, max_length=2 + number % 6)
+        for number, (beam_size, n_best) in zip(range(count), itertools.cycle(choices), strict=False)
+    ]
