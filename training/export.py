@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.checkpoint import DTYPES, CheckpointConfig, Provenance, save_checkpoint
+from model.checkpoint import DTYPES, SUMS, CheckpointConfig, Provenance, save_checkpoint
 from training.card import render_card
 from training.config import Recipe
 from training.corpus import Corpus
@@ -41,6 +41,8 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
     ``recipe_name`` is the recipe's file name; ``message`` is told what is being done. Raises EvaluationError,
     FitRecordError, ExportError, CorpusError, or OSError where the checkpoint cannot be written.
     """
+    folder = recipe.export.folder or run_folder / "checkpoint"
+    _require_replaceable(folder)
     record = FitRecord.load(run_folder)
     run = open_run(recipe, run_folder)
     if recipe.search.tuning is not None:
@@ -54,7 +56,6 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
     config = config.model_copy(update={"evaluations": evaluations})
     parameters = sum(parameter.numel() for parameter in run.system.model.parameters())
     card = render_card(config, recipe.export.card, parameters)
-    folder = recipe.export.folder or run_folder / "checkpoint"
     save_checkpoint(folder, config, weights, {**files, CARD: card.encode()})
     return Exported(folder, config, results)
 
@@ -113,6 +114,12 @@ def _provenance(recipe: Recipe, record: FitRecord, train: Corpus, recipe_name: s
         ),
         licence=recipe.export.licence,
     )
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Saving replaces the whole folder, so whatever is not a checkpoint must not be there."""
+    if folder.exists() and not (folder / SUMS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder} exists and is not a checkpoint; name another export.folder, or move it away")
 
 
 def _require_finite(weights: Mapping[str, Tensor], recipe: Recipe) -> None:
