@@ -27,7 +27,7 @@ from training.prepare import TOKENIZER_FOLDER, make_tokenizers
 from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
 from training.scores import score_entry, score_table, write_results
-from training.state import StateError
+from training.state import StateError, state_file
 from training.trainer import TrainingError, fit
 
 EVALUATION_FOLDER = "evaluation"
@@ -59,6 +59,7 @@ Overrides = Annotated[
 ]
 Dump = Annotated[bool, typer.Option("--dump", help="Print the resolved recipe and do nothing else.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the saved training state.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew although a training state is saved.")]
 
 
 @app.command("tokenizer")
@@ -69,10 +70,18 @@ def tokenizer_command(recipe: RecipePath, overrides: Overrides = None, dump: Dum
 
 
 @app.command("fit")
-def fit_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump = False, resume: Resume = False) -> None:
+def fit_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dump: Dump = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
     """Train the model; anew, or with --resume from where an earlier fit stopped."""
     with _errors():
-        _fit(_load(recipe, overrides, dump), resume)
+        loaded = _load(recipe, overrides, dump)
+        _guard(loaded, resume, overwrite)
+        _fit(loaded, resume)
 
 
 @app.command("export")
@@ -83,13 +92,20 @@ def export_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump =
 
 
 @app.command("run")
-def run_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump = False, resume: Resume = False) -> None:
+def run_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dump: Dump = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
     """All of it: tokenizer, fit, evaluate, export. With --resume, what is done already is kept."""
     with _errors():
         loaded = _load(recipe, overrides, dump)
+        _guard(loaded, resume, overwrite)
         if not (resume and (loaded.folder / TOKENIZER_FOLDER).is_dir()):
             _tokenizer(loaded)
-        _fit(loaded, resume and (loaded.folder / "state" / "state.pt").is_file())
+        _fit(loaded, resume and state_file(loaded.folder).is_file())
         if loaded.data.test:
             system = open_run(loaded, loaded.folder).system
             _evaluate(system, loaded.data.test, loaded.folder / EVALUATION_FOLDER, as_json=False)
@@ -160,6 +176,13 @@ def _tokenizer(recipe: Recipe) -> None:
     tokenizers = make_tokenizers(recipe, recipe.folder)
     sizes = dict.fromkeys((tokenizers.source.vocabulary_size, tokenizers.target.vocabulary_size))
     _note(f"tokenizer: {' and '.join(map(str, sizes))} pieces, in {recipe.folder / TOKENIZER_FOLDER}")
+
+
+def _guard(recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    """Hours of training are not thrown away by a command typed twice."""
+    path = state_file(recipe.folder)
+    if path.exists() and not (resume or overwrite):
+        raise StateError(f"{path} holds an earlier run; go on from it with --resume, or start anew with --overwrite")
 
 
 def _fit(recipe: Recipe, resume: bool) -> None:

@@ -50,6 +50,11 @@ class TrainingState(TypedDict):
     generators: dict[str, object]
 
 
+def state_file(run_folder: Path) -> Path:
+    """Where a run keeps its training state."""
+    return run_folder / "state" / "state.pt"
+
+
 def save_state(path: Path, state: TrainingState) -> None:
     """Write ``state`` atomically and flush it to disk. Raises OSError (a full disk), leaving the old file whole."""
     buffer = io.BytesIO()

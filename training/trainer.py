@@ -40,6 +40,7 @@ from training.state import (
     restore_generators,
     save_state,
     seed_generators,
+    state_file,
     write_atomically,
 )
 from training.validation import Validator
@@ -82,6 +83,7 @@ class Trainer:
         self.reporter = Reporter(run_folder)
         tokenizers = open_tokenizers(run_folder)
         corpus, dev = prepare_corpora(recipe, tokenizers, run_folder)
+        self.reporter.message(str(corpus.report))
         self.length_limit = length_limit(corpus)
         self.batches = BatchStream(corpus, self.config.batch_tokens, recipe.seed, pad=PAD, bos=BOS, eos=EOS)
         self.validator = Validator(dev, tokenizers.source, tokenizers.target, self.config.batch_tokens)
@@ -196,11 +198,11 @@ class Trainer:
             "schedule": self.schedule.state(),
             "generators": generators(),
         }
-        save_state(self.folder / "state" / "state.pt", state)
+        save_state(state_file(self.folder), state)
 
     def restore(self) -> None:
         """Take up the saved state of this recipe."""
-        state = load_state(self.folder / "state" / "state.pt", _identity(self.recipe))
+        state = load_state(state_file(self.folder), _identity(self.recipe))
         self.progress = Progress(*state["progress"])  # type: ignore[arg-type]
         self.batches.restore(position_of(state))
         self.model.load_state_dict(state["model"])

@@ -99,6 +99,9 @@ def test_a_killed_run_resumes_bit_equal(tmp_path: Path) -> None:
     killed = start("fit", broken)
     kill_after(killed, tmp_path / "broken" / "metrics.jsonl", 14, signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
+    refused = start("fit", broken)
+    assert "--resume" in refused.communicate(timeout=60)[0].decode()
+    assert refused.returncode == 1
     terminated = start("fit", broken, "--resume")
     kill_after(terminated, tmp_path / "broken" / "metrics.jsonl", 33, signal.SIGTERM)
     output, _ = terminated.communicate(timeout=60)
