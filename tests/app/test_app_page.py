@@ -91,8 +91,7 @@ def page(chromium: Chrome, url: str) -> Chrome:
     """The page freshly opened at 1280 px in the light theme, with empty logs."""
     resize(chromium, 1280, 900)
     prefer(chromium, "light")
-    chromium.get(url)
-    chromium.execute_script("localStorage.clear()")
+    chromium.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "local_storage"})
     for log in ("browser", "performance"):
         chromium.get_log(log)
     chromium.get(url)
@@ -104,7 +103,7 @@ def part(page: Chrome, name: str) -> WebElement:
     return page.find_element(By.ID, name)
 
 
-def until(page: Chrome, holds: Callable[[], bool], seconds: float = 20) -> None:
+def until(page: Chrome, holds: Callable[[], bool], seconds: float = 60) -> None:
     WebDriverWait(page, seconds, poll_frequency=0.05).until(lambda _: holds())
 
 
