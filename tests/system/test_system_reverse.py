@@ -102,6 +102,15 @@ def test_the_checkpoint_translates_as_the_run_did(folder: Path) -> None:
     assert open_checkpoint(folder / "run" / "checkpoint").translate(sources) == hypotheses
 
 
+def test_the_service_translates_as_the_run_did(folder: Path) -> None:
+    """Train-serve parity: app/, which knows nothing of training, gives the translations that training validated."""
+    checkpoint = str(folder / "run" / "checkpoint")
+    command = [sys.executable, "-m", "app.cli", "translate", "--checkpoint", checkpoint, f"{folder}/test.src"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == (folder / "run" / "evaluation" / "test.test.de").read_text().splitlines()
+
+
 def test_the_checkpoint_states_its_own_scores(folder: Path) -> None:
     checkpoint = folder / "run" / "checkpoint"
     printed = ferry_train(
