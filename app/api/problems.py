@@ -1,0 +1,124 @@
+"""Problem documents (RFC 9457): the only form in which an error leaves the service."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+MEDIA_TYPE = "application/problem+json"
+SHOWN_CHARACTERS = 80
+
+
+class Kind(NamedTuple):
+    """A kind of problem: the end of its type URI, its status and its title. All three are promises to clients."""
+
+    name: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        return f"urn:ferry:problem:{self.name}"
+
+
+MALFORMED_JSON = Kind("malformed-json", 400, "The body is not JSON")
+UNSUPPORTED_PAIR = Kind("unsupported-pair", 404, "No model for this language pair")
+NO_SUCH_PATH = Kind("no-such-path", 404, "Nothing at this path")
+METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The method does not fit the path")
+TOO_LARGE = Kind("too-large", 413, "The request is too large")
+NOT_JSON = Kind("not-json", 415, "The body is not declared as JSON")
+INVALID_REQUEST = Kind("invalid-request", 422, "A field is unknown or has a bad value")
+QUEUE_FULL = Kind("queue-full", 429, "The queue is full")
+INTERNAL = Kind("internal", 500, "The service failed")
+NOT_READY = Kind("not-ready", 503, "The service is not ready")
+DEADLINE = Kind("deadline", 504, "The deadline has passed")
+KINDS = (
+    MALFORMED_JSON, UNSUPPORTED_PAIR, NO_SUCH_PATH, METHOD_NOT_ALLOWED, TOO_LARGE, NOT_JSON, INVALID_REQUEST,
+    QUEUE_FULL, INTERNAL, NOT_READY, DEADLINE,
+)  # fmt: skip
+
+
+class FieldError(BaseModel):
+    """A field of the request that cannot be taken."""
+
+    field: str = Field(examples=["beam_size"])
+    message: str = Field(examples=["must be greater than or equal to 1, got 0"])
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457). ``type`` is stable; the members after ``request_id`` belong to some types only."""
+
+    type: str = Field(examples=[INVALID_REQUEST.type])
+    title: str = Field(examples=[INVALID_REQUEST.title])
+    status: int = Field(examples=[INVALID_REQUEST.status])
+    detail: str = Field(examples=["beam_size: must be greater than or equal to 1, got 0"])
+    request_id: str | None = Field(None, description="As in the X-Request-ID header and in the service's log.")
+    errors: list[FieldError] | None = Field(None, description="invalid-request: the fields concerned.")
+    limit: int | None = Field(None, description="too-large, queue-full: the limit that was exceeded.")
+    pairs: list[str] | None = Field(None, description="unsupported-pair: the pairs there are, as source-target.")
+
+
+class ProblemError(Exception):
+    """Raised anywhere below the API to answer with a problem document."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] | None = None,
+        limit: int | None = None,
+        pairs: Sequence[str] | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind, self.detail, self.limit = kind, detail, limit
+        self.errors, self.pairs = errors, pairs
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+
+
+def respond(error: ProblemError) -> Response:
+    """The response for a problem, with the request id that is bound in this context."""
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    problem = Problem(
+        type=error.kind.type,
+        title=error.kind.title,
+        status=error.kind.status,
+        detail=error.detail,
+        request_id=request_id,
+        errors=None if error.errors is None else list(error.errors),
+        limit=error.limit,
+        pairs=None if error.pairs is None else list(error.pairs),
+    )
+    body = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(body, error.kind.status, error.headers, MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of an operation for the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        kind.status: {"description": kind.title, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for kind in reversed(KINDS)  # the first kind of a status gives its title
+        if kind.status in statuses
+    }
+
+
+def show(text: str) -> str:
+    """What a client sent, fit to be quoted: short, printable, without half surrogate pairs."""
+    text = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def invalid(field: str, message: str) -> ProblemError:
+    """The problem that one field has a bad value."""
+    return ProblemError(INVALID_REQUEST, f"{field}: {message}", errors=[FieldError(field=field, message=message)])

@@ -1,0 +1,144 @@
+"""The ``ferry`` command: serve, translate files, look into checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from app.settings import PREFIX, Settings, SettingsError, flag, load_settings
+
+# What computes is imported by the command that computes: torch takes seconds, and --help should not.
+
+application = typer.Typer(
+    help="Translate with checkpoints made by ferry-train.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point of the ``ferry`` command."""
+    application()
+
+
+@application.command()
+def serve(**flags: Any) -> None:
+    """Serve translations over HTTP until SIGTERM or Ctrl-C. Each flag is also an environment variable."""
+    with _explained():
+        settings = load_settings(flags)
+        from app import logs, server
+        from app.main import create_app
+
+        logs.configure(settings.log_level)
+        server.run(create_app(settings))
+
+
+def _serve_parameters() -> list[inspect.Parameter]:
+    """A flag for each setting. Values stay text here, so that flags and variables are checked in one place."""
+    parameters = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in ((), None) else f" Default: {field.default}."
+        text = f"{field.description}{default} Variable: {PREFIX}{name.upper()}."
+        option = typer.Option(flag(name), help=text, show_default=False, metavar=_metavar(name))
+        annotation = Annotated[list[Path] | None, option] if name == "checkpoints" else Annotated[str | None, option]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return parameters
+
+
+def _metavar(name: str) -> str:
+    if name == "checkpoints":
+        return "DIR"
+    return "NUMBER" if any(kind in str(Settings.model_fields[name].annotation) for kind in ("int", "float")) else "TEXT"
+
+
+serve.__signature__ = inspect.Signature(_serve_parameters())  # type: ignore[attr-defined]
+
+
+@application.command()
+def translate(
+    source_file: Annotated[
+        Path | None, typer.Argument(metavar="INPUT", help="UTF-8 text; standard input if - or absent.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file, not to standard output.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Checkpoint folder, repeatable; else FERRY_CHECKPOINTS, else the bundled."),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Language of the input; needed where several are loaded.")] = None,
+    target: Annotated[str | None, typer.Option(help="Language of the output; needed where several are loaded.")] = None,
+    document: Annotated[
+        bool, typer.Option("--document", help="Take the input as one text and split it into sentences.")
+    ] = False,
+    beam_size: Annotated[int | None, typer.Option(min=1, help="Hypotheses kept at each step.")] = None,
+    n_best: Annotated[int, typer.Option(min=1, help="Translations a line, as: number ||| translation ||| score.")] = 1,
+    length_penalty: Annotated[float | None, typer.Option(min=0, max=5, help="Exponent of the length penalty.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line: text, score, alternatives.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for computing; else the cores at hand.")] = None,
+    progress: Annotated[
+        bool | None, typer.Option(help="Progress bar on standard error; else only on a terminal.")
+    ] = None,
+) -> None:
+    """Translate standard input or a file to standard output or a file; each line is a segment."""
+    if document and n_best > 1 and not as_json:
+        raise typer.BadParameter("--document with --n-best needs --json, else the texts could not be told apart")
+    if beam_size is not None and n_best > beam_size:
+        raise typer.BadParameter(f"--n-best is {n_best}; it must not exceed --beam-size, which is {beam_size}")
+    with _explained():
+        from app import translate_command
+        from app.translator import TranslationOptions
+
+        options = TranslationOptions(beam_size=beam_size, n_best=n_best, length_penalty=length_penalty)
+        shown = sys.stderr.isatty() if progress is None else progress
+        task = translate_command.Task(source_file, output, document, as_json, shown, options)
+        settings = load_settings({"checkpoints": checkpoint or None, "threads": threads})
+        translate_command.run(settings, source, target, task)
+
+
+@application.command()
+def info(
+    checkpoint: Annotated[
+        list[Path] | None, typer.Argument(metavar="CHECKPOINT", help="Folders; else the bundled.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False,
+) -> None:
+    """Check a checkpoint and show its languages, sizes, scores, licence and hashes."""
+    with _explained():
+        from app import info_command
+
+        settings = load_settings({"checkpoints": checkpoint or None})
+        info_command.run(settings.checkpoint_folders(), as_json)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """An error that a user can mend becomes one line on standard error and status 1."""
+    try:
+        yield
+    except (SettingsError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # whoever read the output has had enough; Typer ends quietly
+            raise
+        _fail(error)
+    except Exception as error:
+        from app.files import InputError
+        from app.translator import DuplicatePairError, TranslationError
+        from model.checkpoint import CheckpointError
+        from tokenizer.subword import TokenizerError
+
+        if not isinstance(error, (CheckpointError, TokenizerError, TranslationError, DuplicatePairError, InputError)):
+            raise
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    typer.echo(f"ferry: {message}", err=True)
+    raise typer.Exit(1) from error

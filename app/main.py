@@ -1,0 +1,71 @@
+"""The service as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio.to_thread
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app.api import handlers, health, metrics, openapi, pages, v1
+from app.api.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.service import Service
+from app.settings import Settings, load_settings
+
+DESCRIPTION = """Translates text between the language pairs of the loaded checkpoints.
+
+Errors are problem documents (RFC 9457, `application/problem+json`) whose `type` is stable."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Load the checkpoints and build the application; its lifespan runs the engine.
+
+    Without ``settings`` they are read from the environment. Raises SettingsError, CheckpointError or TokenizerError
+    for what cannot be loaded.
+    """
+    service = Service(settings or load_settings())
+    app = FastAPI(
+        title="Ferry",
+        version=version("ferry-nmt"),
+        summary="Self-hosted translation.",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    handlers.install(app, known_fields=tuple(v1.TranslateBody.model_fields))
+    for room in (v1, health, metrics):
+        app.include_router(room.router)
+    openapi.install(app)
+    pages.install(app)
+    _add_middleware(app, service)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    service.start()
+    try:
+        yield
+    finally:
+        await anyio.to_thread.run_sync(service.stop)
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """What is added last is outermost."""
+    app.add_middleware(BodyLimitMiddleware, limit=service.settings.max_body_bytes)
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID", "Content-Language"],
+        )
+    app.add_middleware(RequestMiddleware, metrics=service.metrics)

@@ -1,0 +1,79 @@
+"""What ``ferry translate`` does."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from app.files import Input, Output, opened
+from app.languages import LanguagePairs
+from app.offline import OfflineTranslator
+from app.settings import Settings, SettingsError
+from app.translator import LanguagePair, TranslationOptions
+from model.checkpoint import Checkpoint, load_checkpoint, read_config
+
+LINES = 256  # translated together, and a step of the progress bar
+
+
+class Task(NamedTuple):
+    """What to translate, and what comes of it."""
+
+    source: Path | None  # None or - for standard input
+    output: Path | None  # None for standard output
+    document: bool  # one text, split into sentences; else a line is a segment
+    json: bool
+    progress: bool
+    options: TranslationOptions
+
+
+def run(settings: Settings, source: str | None, target: str | None, task: Task) -> None:
+    """Translate all of the input between two languages; None where only one pair is loaded.
+
+    Raises InputError, SettingsError, UnsupportedPairError, OSError, CheckpointError and TokenizerError.
+    """
+    torch.set_num_threads(settings.thread_count())
+    translator = OfflineTranslator(_choose(settings, source, target), task.options)
+    with opened(task.source, task.output) as (text, stream), _bar(task.progress) as bar:
+        output = Output(stream, task.json, task.options.n_best)
+        (_translate_document if task.document else _translate_lines)(translator, text, output, bar)
+
+
+def _translate_lines(translator: OfflineTranslator, source: Input, output: Output, bar: Progress) -> None:
+    progress = bar.add_task("translating", total=source.size)
+    lines, number = source.lines(), itertools.count()
+    while chunk := list(itertools.islice(lines, LINES)):
+        for translation in translator.lines([line.text for line in chunk]):
+            output.line(next(number), translation)
+        output.stream.flush()
+        bar.advance(progress, sum(line.size for line in chunk))
+
+
+def _translate_document(translator: OfflineTranslator, source: Input, output: Output, bar: Progress) -> None:
+    progress = bar.add_task("translating", total=None)
+    text = source.document()
+    output.document(translator.document(text, lambda done, total: bar.update(progress, completed=done, total=total)))
+
+
+def _choose(settings: Settings, source: str | None, target: str | None) -> Checkpoint:
+    """The checkpoint for the languages, or the only one there is."""
+    folders = {}
+    for folder in settings.checkpoint_folders():
+        config = read_config(folder)
+        folders[LanguagePair(config.source, config.target, config.name)] = folder
+    pairs = LanguagePairs(list(folders))
+    if len(folders) > 1 and (source is None or target is None):
+        known = ", ".join(map(str, folders))
+        raise SettingsError(f"there are several language pairs, {known}: choose with --source and --target")
+    only = next(iter(folders))
+    return load_checkpoint(folders[pairs.find(source or only.source, target or only.target)])
+
+
+def _bar(visible: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, *times, console=Console(stderr=True), disable=not visible)
