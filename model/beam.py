@@ -56,12 +56,13 @@ def extend(model: Seq2Seq, batch: Batch) -> Extended:
     scores = _constrain(scores, batch, model) + batch.scores.unsqueeze(-1)  # (B, K, V)
     vocabulary = scores.shape[-1]
     # Twice the beam: even if K extensions end, K others are there to live on.
-    values, flat = scores.view(slots, -1).topk(min(2 * width, width * vocabulary), dim=1)  # (B, 2K)
+    values, flat = _best(scores.view(slots, -1), 2 * width)  # (B, 2K)
     parent, piece = flat // vocabulary, flat % vocabulary
     ends = piece == model.config.eos
     rank = torch.arange(values.shape[1], device=values.device)
     ended = ends & (rank < batch.beam.unsqueeze(1)) & (values > -math.inf)
-    live_values, chosen = values.masked_fill(ends, -math.inf).topk(width, dim=1)  # (B, K)
+    chosen = ends.sort(dim=1, stable=True).indices[:, :width]  # (B, K), the best of those that go on
+    live_values = values.masked_fill(ends, -math.inf).gather(1, chosen)
     outside = torch.arange(width, device=values.device) >= batch.beam.unsqueeze(1)
     live_parent = parent.gather(1, chosen)
     rows = (torch.arange(slots, device=values.device).unsqueeze(1) * width + live_parent).flatten()
@@ -73,6 +74,25 @@ def extend(model: Seq2Seq, batch: Batch) -> Extended:
         length=batch.length + 1,
     )
     return Extended(live, ended, values, candidates)
+
+
+def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest of ``scores`` (B, N) and their indices, both (B, count), best first.
+
+    Equal scores stand in the order of their indices. ``topk`` alone breaks ties as it pleases, differently for each
+    ``count``, which depends on the widest beam in the batch.
+    """
+    values, index = scores.topk(count + 1, dim=1)
+    last = values[:, count - 1]
+    contested = (last == values[:, count]) & (last > -math.inf)
+    index = index[:, :count].sort(dim=1).values
+    if bool(contested.any()):
+        rivals, bar = scores[contested], last[contested].unsqueeze(1)
+        above, equal = ~(rivals <= bar), rivals == bar
+        taken = above | (equal & (equal.cumsum(dim=1) <= count - above.sum(dim=1, keepdim=True)))
+        index[contested] = taken.nonzero()[:, 1].view(-1, count)
+    values, order = scores.gather(1, index).sort(dim=1, descending=True, stable=True)
+    return values, index.gather(1, order)
 
 
 def _constrain(scores: Tensor, batch: Batch, model: Seq2Seq) -> Tensor:

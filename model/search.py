@@ -6,13 +6,17 @@ takes sentences out. A sentence's result does not depend on the others, their or
 The algorithm, for one sentence with beam size k (the oracle in ``tests/model`` is the same in plain numpy):
 
 1. Begin with one hypothesis, begin-of-sentence, of log-probability 0.
-2. Extend every live hypothesis by every piece and rank the extensions by log-probability. Those among the best k that
-   end in end-of-sentence are finished; the best k of the others live on.
+2. Extend every live hypothesis by every piece and rank the extensions by log-probability; of equal ones the extension
+   of the better hypothesis comes first, then the smaller id. Those among the best k that end in end-of-sentence are
+   finished; the best k of the others live on.
 3. At the length limit only end-of-sentence may follow. While a forced prefix lasts only its next piece may follow.
-4. Finished hypotheses are ranked by ``log-probability / penalty(length)``.
-5. Stop as soon as no live hypothesis can still enter the n best. As log-probabilities only fall and the penalty only
-   grows, ``log-probability / penalty(limit + 1)`` bounds what a live hypothesis can become, so stopping is exact: it
-   never changes the result.
+4. Stop after the step in which the k-th hypothesis finishes (as fairseq does; Ott et al. 2019), so that a beam of 1 is
+   greedy search, or when none lives on.
+5. Finished hypotheses are ranked by ``log-probability / penalty(length)``; the n best are the result.
+
+Stopping comes earlier where the result is already certain. As log-probabilities only fall and the penalty only grows,
+``log-probability / penalty(limit + 1)`` bounds what a live hypothesis can become; once that is below the n-th best
+finished score, nothing can change. So early stopping is exact.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ class SearchOptions(NamedTuple):
     beam_size: int = 5
     n_best: int = 1
     length_penalty: LengthPenalty = LengthPenalty()
-    max_length: int | None = None  # pieces without end-of-sentence; None takes the search's length limit
+    max_length: int | None = None  # pieces without end-of-sentence, instead of the search's length limit
     prefix: tuple[int, ...] = ()  # pieces with which every hypothesis must begin
 
 
@@ -59,19 +63,21 @@ class _Sentence:
 
     def __init__(self, ticket: int, source_length: int, options: SearchOptions, limit: int) -> None:
         self.ticket, self.source_length, self.options, self.limit = ticket, source_length, options, limit
-        self.finished: list[Hypothesis] = []
+        self.finished: list[Hypothesis] = []  # the n best of them
+        self.ended = 0
         self.bound_penalty = options.length_penalty.penalty(limit + 1)
 
     def finish(self, pieces: list[int], log_probability: float) -> None:
         score = log_probability / self.options.length_penalty.penalty(len(pieces) + 1)
+        self.ended += 1
         self.finished.append(Hypothesis(tuple(pieces), score, log_probability))
         # Equal scores are ordered by their pieces, so that no order of arrival shows.
         self.finished.sort(key=lambda hypothesis: (-hypothesis.score, hypothesis.pieces))
         del self.finished[self.options.n_best :]
 
     def decided(self, best_live: float, length: int) -> bool:
-        """Whether no live hypothesis, the best of log-probability ``best_live``, can enter the n best."""
-        if length > self.limit or best_live == -math.inf:
+        """Whether the result stands, the best live hypothesis having the log-probability ``best_live``."""
+        if self.ended >= self.options.beam_size or length > self.limit or best_live == -math.inf:
             return True
         if len(self.finished) < self.options.n_best:
             return False
@@ -210,8 +216,10 @@ def translate(
     """Translate ``sources`` (ids without begin- or end-of-sentence) and return their hypotheses in order.
 
     Sentences of like length share a batch, refilled as sentences leave; ``token_budget`` bounds its padded source
-    positions times beam size. An empty source is a ValueError.
+    positions times beam size. Raises ValueError as :meth:`BeamSearch.admit` does, before anything is translated.
     """
+    for source in sources:
+        _check(source, options, model)
     search = BeamSearch(model, length_limit)
     waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     place: dict[int, int] = {}
@@ -255,10 +263,17 @@ class Annotation(NamedTuple):
 def annotate(model: Seq2Seq, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[Annotation]:
     """Log-probabilities and attention of given translations, in one teacher-forced pass over all pairs.
 
-    ``sources`` and ``targets`` are ids without begin- or end-of-sentence. Search itself keeps neither: whoever asks for
-    them pays for them.
+    ``sources`` and ``targets`` are ids without begin- or end-of-sentence; a ValueError names an id outside the
+    vocabulary. Search itself keeps neither figure: whoever asks for them pays for them.
     """
+    if len(sources) != len(targets):
+        raise ValueError(f"{len(sources)} sources came with {len(targets)} targets; give one for each")
+    if not sources:
+        return []
     config = model.config
+    for pieces, target in zip(sources, targets, strict=True):
+        _check_ids("source", pieces, config.source_vocabulary)
+        _check_ids("target", target, config.target_vocabulary)
     source, source_lengths = pad_sources(sources, model)
     target_input, _ = pad_ids([[config.bos, *target] for target in targets], model)
     target_output, _ = pad_ids([[*target, config.eos] for target in targets], model)
@@ -271,19 +286,20 @@ def annotate(model: Seq2Seq, sources: Sequence[Sequence[int]], targets: Sequence
 
 
 def _check(source: Sequence[int], options: SearchOptions, model: Seq2Seq) -> None:
-    sizes = (model.config.source_vocabulary, model.config.target_vocabulary)
     if not source:
         raise ValueError("a source is empty; give it at least one piece")
-    for name, ids, size in zip(("source", "prefix"), (source, options.prefix), sizes, strict=True):
-        for id_ in ids:
-            if not 0 <= id_ < size:
-                raise ValueError(f"{name} holds the id {id_}; the vocabulary has ids 0 to {size - 1}")
+    _check_ids("source", source, model.config.source_vocabulary)
+    _check_ids("prefix", options.prefix, model.config.target_vocabulary)
     reserved = {model.config.pad, model.config.bos, model.config.eos} & {*options.prefix}
     if reserved:
         raise ValueError(f"prefix holds the reserved ids {sorted(reserved)}; give pieces of text only")
     if not 1 <= options.n_best <= options.beam_size:
         raise ValueError(f"n_best is {options.n_best}; it must lie between 1 and the beam size, {options.beam_size}")
-    if options.beam_size > sizes[1]:
-        raise ValueError(f"beam size {options.beam_size} exceeds the target vocabulary of {sizes[1]} pieces")
     if options.max_length is not None and options.max_length < 0:
         raise ValueError(f"max_length is {options.max_length}; it must not be negative")
+
+
+def _check_ids(name: str, ids: Sequence[int], size: int) -> None:
+    for id_ in ids:
+        if not 0 <= id_ < size:
+            raise ValueError(f"{name} holds the id {id_}; the vocabulary has ids 0 to {size - 1}")

@@ -1,0 +1,131 @@
+"""Law 1: a sentence's translation does not depend on its batch mates, their order, or when it was admitted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import LIMIT, alone, random_options, random_sources, run, tiny_model, uniform_model
+
+from model.search import BeamSearch, Hypothesis, SearchOptions
+from model.seq2seq import Seq2Seq
+
+MODEL = tiny_model(7)
+BEAM = SearchOptions(beam_size=3, n_best=3)
+
+
+def close(found: list[Hypothesis], expected: list[Hypothesis], tolerance: float = 1e-5) -> None:
+    """The same hypotheses with the same scores."""
+    assert [item.pieces for item in found] == [item.pieces for item in expected]
+    assert [item.score for item in found] == pytest.approx([item.score for item in expected], abs=tolerance)
+
+
+def admitted_over_time(model: Seq2Seq, seed: int, count: int) -> None:
+    """Sentences with options of every kind join a search at random steps, in random order, some to be cancelled."""
+    choose = random.Random(seed)
+    search = BeamSearch(model, LIMIT)
+    sources = random_sources(seed, count)
+    waiting = {index: choose.randrange(8) for index in range(count)}
+    tickets: dict[int, int] = {}
+    results: dict[int, list[Hypothesis]] = {}
+    cancelled = set()
+    for step in range(40):
+        arrivals = [index for index, when in waiting.items() if when == step]
+        choose.shuffle(arrivals)
+        options = [random_options(seed + index) for index in arrivals]
+        admitted = search.admit([sources[index] for index in arrivals], options)
+        tickets.update(zip(admitted, arrivals, strict=True))
+        for finished in search.step():
+            results[tickets.pop(finished.ticket)] = finished.hypotheses
+        if tickets and choose.random() < 0.15:
+            ticket = choose.choice(list(tickets))
+            search.cancel([ticket])
+            cancelled.add(tickets.pop(ticket))
+    assert results.keys() | cancelled == set(range(count))
+    for index, found in results.items():
+        close(found, alone(model, sources[index], random_options(seed + index)))
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 7))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_results_equal_those_alone(seed: int, count: int) -> None:
+    admitted_over_time(MODEL, seed, count)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_results_equal_those_alone_where_everything_ties(seed: int) -> None:
+    admitted_over_time(uniform_model(), seed, 5)
+
+
+@pytest.mark.parametrize("input_feeding", [False, True])
+def test_results_equal_those_alone_in_float32(input_feeding: bool) -> None:
+    model = tiny_model(3, dtype=torch.float32, input_feeding=input_feeding)
+    sources = random_sources(3, 12)
+    search = BeamSearch(model, LIMIT)
+    tickets = search.admit(sources, [BEAM] * 12)
+    results = run(search)
+    for ticket, source in zip(tickets, sources, strict=True):
+        close(results[ticket], alone(model, source, BEAM), tolerance=1e-4)
+
+
+def test_two_searches_share_a_model() -> None:
+    """Stepped in turns, as two engines would."""
+    searches = [BeamSearch(MODEL, LIMIT), BeamSearch(MODEL, LIMIT)]
+    sources = random_sources(5, 6)
+    halves = (sources[:3], sources[3:])
+    tickets = [search.admit(half, [BEAM] * 3) for search, half in zip(searches, halves, strict=True)]
+    results: list[dict[int, list[Hypothesis]]] = [{}, {}]
+    while any(search.active for search in searches):
+        for search, found in zip(searches, results, strict=True):
+            found.update({item.ticket: item.hypotheses for item in search.step()})
+    for numbers, found, half in zip(tickets, results, halves, strict=True):
+        for ticket, source in zip(numbers, half, strict=True):
+            close(found[ticket], alone(MODEL, source, BEAM))
+
+
+def test_cancelling_frees_rows_at_once_and_leaves_the_others_alone() -> None:
+    search = BeamSearch(MODEL, LIMIT)
+    stays, leaves = [5, 6, 7], [8] * 30
+    options = [BEAM, SearchOptions(beam_size=8)]
+    kept, gone = search.admit([stays, leaves], options)
+    assert (search.active, search.rows, search.padded_tokens) == (2, 16, 62)
+    search.step()
+    search.cancel([gone, 12345])
+    assert (search.active, search.rows, search.padded_tokens) == (1, 3, 4)
+    results = run(search)
+    assert results.keys() == {kept}
+    close(results[kept], alone(MODEL, stays, BEAM))
+
+
+def test_cancelling_the_last_sentence_empties_the_search() -> None:
+    search = BeamSearch(MODEL, LIMIT)
+    search.cancel(search.admit([[5, 6]], [BEAM]))
+    assert (search.active, search.rows, search.padded_tokens) == (0, 0, 0)
+    assert search.step() == []
+
+
+def test_a_search_holds_no_more_than_its_sentences_need() -> None:
+    """Over a hundred sentences, ten at a time, rows and positions stay those of the ten."""
+    search = BeamSearch(MODEL, LIMIT)
+    sources = random_sources(9, 100)
+    while sources or search.active:
+        arrivals = [sources.pop() for _ in range(min(len(sources), 10 - search.active))]
+        search.admit(arrivals, [BEAM] * len(arrivals))
+        search.step()
+        assert search.rows == search.active * (BEAM.beam_size if search.active else 0)
+        assert search.padded_tokens == search.active * search.longest_source <= 10 * 8
+    assert search.rows == 0
+
+
+def test_a_step_that_fails_leaves_the_search_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = BeamSearch(MODEL, LIMIT)
+    (ticket,) = search.admit([[5, 6, 7]], [BEAM])
+    search.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(Seq2Seq, "step", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            search.step()
+    close(run(search)[ticket], alone(MODEL, [5, 6, 7], BEAM))
