@@ -41,17 +41,22 @@ class Passage(NamedTuple):
     ) -> Translation:
         """The text's translation from the results of its segments, in their order."""
         depth = max((len(result.hypotheses) for result in results), default=1)
-        ranked = [self._rank(results, rank, target, scores) for rank in range(depth)]
-        segments = self._align(results, source, target) if alignment else None
-        return Translation(ranked[0].text, ranked[0].score, ranked[1:], segments)
+        best, *others = [self._rank([_at(result, rank) for result in results], target, scores) for rank in range(depth)]
+        if alignment:
+            best, *others = [
+                other._replace(alignment=self._align([_at(result, rank) for result in results], source, target))
+                for rank, other in enumerate([best, *others])
+            ]
+        return Translation(best.text, best.score, others, best.alignment)
 
-    def _rank(self, results: Sequence[SegmentResult], rank: int, target: Subword, scores: bool) -> Alternative:
-        """The text of every segment's hypothesis of this rank; a segment that has fewer stays at its last."""
-        chosen = [result.hypotheses[min(rank, len(result.hypotheses) - 1)] for result in results]
+    def _rank(self, results: Sequence[SegmentResult], target: Subword, scores: bool) -> Alternative:
+        """The text of every segment's first hypothesis, not yet aligned."""
+        chosen = [result.hypotheses[0] for result in results]
         text = self.document.rebuild([target.decode(hypothesis.pieces) for hypothesis in chosen])
-        return Alternative(text, _mean_score(chosen) if scores and chosen else None)
+        return Alternative(text, _mean_score(chosen) if scores and chosen else None, None)
 
     def _align(self, results: Sequence[SegmentResult], source: Subword, target: Subword) -> list[Segment]:
+        """The alignment of every segment's first hypothesis."""
         segments: list[Segment] = []
         source_start = target_start = len(self.document.separators[0])
         rows = zip(self.document.segments, self.document.separators[1:], results, strict=True)
@@ -71,6 +76,12 @@ def _fit(segment: str, language: str, subword: Subword, max_pieces: int) -> Pass
     if len(pieces) <= max_pieces or len(segment) == 1:
         return Passage(Document([segment], ["", ""]), [pieces])
     return Passage.read(segment, language, subword, max(1, len(segment) // 2), max_pieces)
+
+
+def _at(result: SegmentResult, rank: int) -> SegmentResult:
+    """The result from its hypothesis of this rank on; one that has fewer stays at its last."""
+    first = min(rank, len(result.hypotheses) - 1)
+    return SegmentResult(result.hypotheses[first:], result.annotations[first:])
 
 
 def _mean_score(hypotheses: Sequence[Hypothesis]) -> float:

@@ -53,6 +53,7 @@ class Alternative(NamedTuple):
 
     text: str
     score: float | None
+    alignment: list[Segment] | None  # None if it was not asked for
 
 
 class Translation(NamedTuple):

@@ -26,14 +26,10 @@ export class ResultView {
 
   /** `text` is what was translated, `languages` the pair `{source, target}`. */
   show(text, answer, languages) {
-    Object.assign(this, { text, answer, languages, choices: [answer, ...answer.alternatives] });
-    this.segments = (answer.alignment ?? []).filter((segment) => segment.source.length && segment.target.length);
-    this.sourceSpans = paint(this.part("mirror"), text, this.segments.map((segment) => segment.source));
+    Object.assign(this, { text, answer, languages, choices: [answer, ...answer.alternatives], detached: false });
     this.part("target").lang = languages.target;
     showChoices(this.part("choices"), this.choices, (index) => this.#choose(index));
     this.#choose(0);
-    this.#fillSegments();
-    this.#showSegment(Math.min(this.segment ?? 0, this.segments.length - 1));
     this.part("results").hidden = false;
   }
 
@@ -47,18 +43,22 @@ export class ResultView {
 
   /** The source no longer reads as it did when it was translated: its marks would stand in the wrong places. */
   detach() {
+    this.detached = true;
     this.sourceSpans = null;
   }
 
   #choose(index) {
     this.choice = index;
-    const { text, score } = this.choices[index];
-    const pieces = index === 0 ? this.segments.map((segment) => segment.target) : [];   // attention is known of the best only
-    this.targetSpans = paint(this.part("target"), text, pieces);
+    const { text, score, alignment } = this.choices[index];
+    this.segments = (alignment ?? []).filter((segment) => segment.source.length && segment.target.length);
+    this.sourceSpans = this.detached ? null
+      : paint(this.part("mirror"), this.text, this.segments.map((segment) => segment.source));
+    this.targetSpans = paint(this.part("target"), text, this.segments.map((segment) => segment.target));
     this.part("score-hint").hidden = score === null;
     if (score !== null) this.part("score").textContent = `Score ${probability(score)}`;
     this.part("copy").disabled = !text;
-    this.part("attention").classList.toggle("of-best", index !== 0);
+    this.#fillSegments();
+    this.#showSegment(Math.min(this.segment ?? 0, this.segments.length - 1));
   }
 
   #fillSegments() {
@@ -78,7 +78,7 @@ export class ResultView {
     this.part("segment").value = String(index);
     this.part("previous-segment").disabled = index === 0;
     this.part("next-segment").disabled = index === this.segments.length - 1;
-    this.heatMap.show(this.segments[index], characters(this.text), characters(this.answer.text), this.languages);
+    this.heatMap.show(this.segments[index], characters(this.text), characters(this.chosen), this.languages);
   }
 
   /** A place in the heat map lights its words in both panes. */
@@ -91,7 +91,7 @@ export class ResultView {
     const sourceWeights = column === null ? attention[row] : only(source.length, column);
     const targetWeights = row === null ? attention.map((weights) => weights[column]) : only(target.length, row);
     if (this.sourceSpans) weigh(this.sourceSpans[this.segment], sourceWeights);
-    if (this.choice === 0) weigh(this.targetSpans[this.segment], targetWeights);
+    weigh(this.targetSpans[this.segment], targetWeights);
   }
 
   /** A piece pointed at in the translation lights itself, its sources, and its row of the heat map. */

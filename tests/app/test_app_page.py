@@ -164,6 +164,8 @@ def test_choosing_an_alternative_changes_the_target(page: Chrome, url: str) -> N
     changed = next(index for index, other in enumerate(answer["alternatives"]) if other["text"] != answer["text"])
     radios[1 + changed].click()
     assert shown(page) == answer["alternatives"][changed]["text"]
+    (segment,) = answer["alternatives"][changed]["alignment"]
+    assert len(cells(page)) == len(segment["target"]) * len(segment["source"])
     radios[0].click()
     assert shown(page) == answer["text"]
 

@@ -139,6 +139,15 @@ def test_n_best_widens_a_beam_that_is_not_given_and_no_other(ask: Ask) -> None:
         ask(FERRY, n_best=3, beam_size=2)
 
 
+def test_every_alternative_has_an_alignment_of_its_own(ask: Ask) -> None:
+    found = ask(FERRY, n_best=3, alignment=True).translations[0]
+    for other in (found, *found.alternatives):
+        assert other.alignment is not None
+        (segment,) = other.alignment
+        assert len(segment.attention) == len(segment.target)
+        assert segment.target[-1].end == len(other.text)
+
+
 def test_alternatives_of_several_segments_are_joined_rank_by_rank(ask: Ask) -> None:
     whole = ask(f"{FERRY}\n{DECK}", n_best=2).translations[0]
     ferry, deck = (ask(text, n_best=2).translations[0] for text in (FERRY, DECK))
