@@ -92,7 +92,7 @@ class CheckpointConfig(Frozen):
     target: str = Field(description="BCP 47 tag of the target language.")
     precision: Literal["float32", "float16", "bfloat16"] = Field(default="float32", description="Of the weights.")
     model: ModelConfig
-    beam_size: int = 5
+    beam_size: int = Field(default=5, ge=1)
     length_penalty: LengthPenalty = LengthPenalty()
     length_limit: LengthLimit
     training: Provenance
@@ -111,9 +111,8 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     """Check and load a checkpoint; raises a :class:`CheckpointError` that names the file at fault."""
     config = read_config(folder)
     path = folder / WEIGHTS
-    with torch.device("meta"):
-        model = Seq2Seq(config.model)
-    weights = _read_weights(path, {name: tensor.shape for name, tensor in model.state_dict().items()})
+    model, weights = _skeleton(config), _read_weights(path)
+    _require_match(path, weights, model, DTYPES[config.precision])
     model.load_state_dict({name: tensor.to(device, torch.float32) for name, tensor in weights.items()}, assign=True)
     return Checkpoint(folder, config, model.eval().requires_grad_(False))
 
@@ -141,7 +140,10 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 
 def verify_hashes(folder: Path) -> None:
-    """Compare every file with ``SHA256SUMS``; a file that is missing, altered or not listed is an error."""
+    """Compare every file with ``SHA256SUMS``; a file that is missing, altered or not listed is an error.
+
+    Hidden files, which desktops and editors leave behind, are passed over: nothing reads them.
+    """
     if not folder.is_dir():
         raise CheckpointMissingError(f"{folder} is not a folder; a checkpoint is a folder holding {CONFIG}")
     sums = folder / SUMS
@@ -155,8 +157,13 @@ def verify_hashes(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise CheckpointMissingError(f"{path} is missing, though {SUMS} lists it; copy the whole folder again")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
             raise CheckpointHashError(f"{path} is not the file that {SUMS} lists: it was altered or cut short")
+    for path in sorted(folder.iterdir()):
+        if path.name not in expected and path.name != SUMS and not path.name.startswith("."):
+            raise CheckpointHashError(f"{path} is not listed in {SUMS}; it is no part of the checkpoint: remove it")
 
 
 def save_checkpoint(
@@ -164,12 +171,16 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint; ``files`` are the tokenizer's and ``README.md``, by name.
 
-    ``weights`` are a state dict of the model that ``config`` describes, stored in ``config.precision``. Everything is
-    written to a temporary sibling, flushed to disk and renamed; an older checkpoint at ``folder`` is replaced, and
-    stays whole if writing fails (OSError, for instance a full disk).
+    ``weights`` are a state dict of the model that ``config`` describes, stored in ``config.precision``; others are a
+    CheckpointMismatchError. Everything is written to a temporary sibling, flushed to disk and renamed; an older
+    checkpoint at ``folder`` is replaced, and stays whole if writing fails (OSError, for instance a full disk). A folder
+    that holds something else is not replaced (CheckpointError).
     """
+    folder = folder.resolve()
+    _require_replaceable(folder)
     dtype = DTYPES[config.precision]
     stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in weights.items()}
+    _require_match(folder / WEIGHTS, stored, _skeleton(config), dtype)
     contents = {
         CONFIG: (config.model_dump_json(indent=2) + "\n").encode(),
         WEIGHTS: save_tensors(stored),
@@ -180,29 +191,44 @@ def save_checkpoint(
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         temporary.chmod(0o755)
-        for name, data in {**contents, SUMS: sums.encode()}.items():
+        for name, data in contents.items():
             _write(temporary / name, data)
+        _write(temporary / SUMS, sums.encode())  # last: without it nothing here can be loaded
+        _sync(temporary)
         _replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _read_weights(path: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+def _skeleton(config: CheckpointConfig) -> Seq2Seq:
+    """The model without storage for its weights."""
+    with torch.device("meta"):
+        return Seq2Seq(config.model)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as reader:
-            weights = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
+            return {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointFormatError(f"{path} is not a safetensors file: {error}") from error
-    for name in sorted(shapes.keys() | weights.keys()):
+
+
+def _require_match(path: Path, weights: Mapping[str, Tensor], model: Seq2Seq, dtype: torch.dtype) -> None:
+    """The tensors of ``path`` must be those of the model: by name, shape and type."""
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise CheckpointMismatchError(f"{path} has no tensor {name}, which {CONFIG} asks for")
-        if name not in shapes:
+        if name not in expected:
             raise CheckpointMismatchError(f"{path} has a tensor {name}, which {CONFIG} has no place for")
-        if weights[name].shape != shapes[name]:
-            found, wanted = list(weights[name].shape), list(shapes[name])
+        if weights[name].shape != expected[name].shape:
+            found, wanted = list(weights[name].shape), list(expected[name].shape)
             raise CheckpointMismatchError(f"{path}: {name} has the shape {found}; {CONFIG} asks for {wanted}")
-    return weights
+        if weights[name].dtype != dtype:
+            found_type, wanted_type = str(weights[name].dtype), str(dtype)
+            raise CheckpointMismatchError(f"{path}: {name} is {found_type}; {CONFIG} asks for {wanted_type}")
 
 
 def _parse_sums(path: Path) -> dict[str, str]:
@@ -213,7 +239,7 @@ def _parse_sums(path: Path) -> dict[str, str]:
         raise CheckpointFormatError(f"{path} is not plain text: {error}") from error
     for number, line in enumerate(lines, 1):
         digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not name or Path(name).name != name:
+        if len(digest) != 64 or not name or Path(name).name != name or name == "..":
             raise CheckpointFormatError(f"{path}, line {number}: expected a SHA-256, two spaces and a file name")
         sums[name] = digest
     return sums
@@ -226,22 +252,34 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _require_replaceable(folder: Path) -> None:
+    """Replacing removes what was there, so it must be a checkpoint, or nothing."""
+    if not folder.exists() or (folder / SUMS).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise CheckpointError(f"{folder} exists and is no checkpoint (it has no {SUMS}); name another folder")
+
+
 def _replace(temporary: Path, folder: Path) -> None:
     """Put ``temporary`` in the place of ``folder``, which may exist: the old one steps aside and is then removed."""
-    aside = None
-    if folder.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-        folder.rename(aside / folder.name)
+    aside = temporary.with_name(f"{temporary.name}.old")
+    replacing = folder.exists()
+    if replacing:
+        folder.rename(aside)
     try:
         temporary.rename(folder)
     except OSError:
-        if aside is not None:
-            (aside / folder.name).rename(folder)
+        if replacing:
+            aside.rename(folder)
         raise
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
-    descriptor = os.open(folder.parent, os.O_RDONLY)
+    _sync(folder.parent)
+    if replacing:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder's list of names to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -17,10 +17,10 @@ class Frozen(BaseModel):
 class ModelConfig(Frozen):
     """Everything needed to build a :class:`model.seq2seq.Seq2Seq` before its weights are known."""
 
-    source_vocabulary: int = Field(gt=4, description="Pieces in the source vocabulary, reserved ids included.")
-    target_vocabulary: int = Field(gt=4, description="Pieces in the target vocabulary, reserved ids included.")
-    embedding: int = Field(default=256, gt=0, description="Width of the embeddings.")
-    hidden: int = Field(default=256, gt=0, description="Width of each layer; half for an encoder direction.")
+    source_vocabulary: int = Field(gt=4, le=2**24, description="Pieces in the source vocabulary, reserved included.")
+    target_vocabulary: int = Field(gt=4, le=2**24, description="Pieces in the target vocabulary, reserved included.")
+    embedding: int = Field(default=256, gt=0, le=2**16, description="Width of the embeddings.")
+    hidden: int = Field(default=256, gt=0, le=2**16, description="Width of a layer; half for an encoder direction.")
     encoder_layers: int = Field(default=2, ge=1, le=16)
     decoder_layers: int = Field(default=2, ge=1, le=16, description="The bottom layer queries the attention.")
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
@@ -34,10 +34,10 @@ class ModelConfig(Frozen):
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Between layers; one mask over all time steps.")
     embedding_dropout: float = Field(default=0.2, ge=0, lt=1, description="On embeddings; one mask over all steps.")
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of pieces zeroed in training.")
-    pad: int = 0
-    unk: int = 1
-    bos: int = 2
-    eos: int = 3
+    pad: int = Field(default=0, ge=0)
+    unk: int = Field(default=1, ge=0)
+    bos: int = Field(default=2, ge=0)
+    eos: int = Field(default=3, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelConfig:
@@ -61,9 +61,9 @@ class LengthLimit(Frozen):
     target pieces over source pieces, both without end-of-sentence.
     """
 
-    ratio_mean: float = Field(default=1.0, gt=0)
-    ratio_deviation: float = Field(default=0.25, ge=0)
-    deviations: float = Field(default=3.0, ge=0)
+    ratio_mean: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    ratio_deviation: float = Field(default=0.25, ge=0, allow_inf_nan=False)
+    deviations: float = Field(default=3.0, ge=0, allow_inf_nan=False)
     margin: int = Field(default=5, ge=0, description="Pieces allowed beyond the ratio: short sentences vary most.")
     cap: int = Field(default=256, gt=0, description="Hard limit in pieces.")
 
@@ -81,7 +81,7 @@ class LengthPenalty(Frozen):
     """
 
     kind: Literal["power", "gnmt", "none"] = "power"
-    alpha: float = Field(default=1.0, ge=0, le=5)
+    alpha: float = Field(default=1.0, ge=0, le=5, allow_inf_nan=False)
 
     def penalty(self, length: int) -> float:
         """The divisor for a hypothesis of ``length`` pieces, end-of-sentence included; never falls as it grows."""

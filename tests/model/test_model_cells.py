@@ -60,7 +60,7 @@ def test_gradients_equal_those_of_torch(layer: LSTMLayer, sequence: torch.Tensor
     torch.testing.assert_close(layer.bias.grad, reference.bias_ih_l0.grad)
 
 
-def sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def sigmoid(values: NDArray[np.floating]) -> NDArray[np.floating]:
     return 1 / (1 + np.exp(-values))
 
 

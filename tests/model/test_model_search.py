@@ -10,7 +10,7 @@ from oracle import next_piece_of
 from tiny_models import LIMIT, VOCABULARY, alone, random_options, random_sources, run, tiny_model
 
 from model.config import LengthLimit, LengthPenalty
-from model.search import BeamSearch, Hypothesis, SearchOptions, _Sentence, translate
+from model.search import BeamSearch, Finished, Hypothesis, SearchOptions, _Sentence, translate
 
 MODEL = tiny_model(11)
 EOS = 3
@@ -20,7 +20,8 @@ EOS = 3
 def test_a_beam_of_one_is_greedy_search(seed: int) -> None:
     model = tiny_model(seed)
     (source,) = random_sources(seed, 1)
-    next_piece, pieces = next_piece_of(model, source), []
+    next_piece = next_piece_of(model, source)
+    pieces: list[int] = []
     while len(pieces) < 6 and (piece := int(next_piece(tuple(pieces)).argmax())) != EOS:
         pieces.append(piece)
     (found,) = alone(model, source, SearchOptions(beam_size=1, max_length=6))
@@ -162,9 +163,13 @@ def test_offline_translation_keeps_the_order(token_budget: int) -> None:
 
 
 def test_offline_translation_stays_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = []
-    step = BeamSearch.step
-    monkeypatch.setattr(BeamSearch, "step", lambda search: held.append(search.padded_tokens * 3) or step(search))
+    held, step = [], BeamSearch.step
+
+    def observed(search: BeamSearch) -> list[Finished]:
+        held.append(search.padded_tokens * 3)
+        return step(search)
+
+    monkeypatch.setattr(BeamSearch, "step", observed)
     translate(MODEL, random_sources(7, 40), SearchOptions(beam_size=3), LIMIT, token_budget=100)
     assert max(held) <= 100
 

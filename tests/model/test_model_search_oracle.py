@@ -45,7 +45,8 @@ def test_it_equals_the_oracle_with_each_penalty(kind: str, alpha: float, n_best:
     penalty = LengthPenalty.model_validate({"kind": kind, "alpha": alpha})
     options = SearchOptions(beam_size=4, n_best=n_best, length_penalty=penalty)
     for seed in range(4):
-        equals_the_oracle(tiny_model(seed), *random_sources(seed, 1), options)
+        (source,) = random_sources(seed, 1)
+        equals_the_oracle(tiny_model(seed), source, options)
 
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
