@@ -36,8 +36,9 @@ def serve(**flags: Any) -> None:
         from app import logs, server
         from app.main import create_app
 
+        service = create_app(settings)
         logs.configure(settings.log_level)
-        server.run(create_app(settings))
+        server.run(service)
 
 
 def _serve_parameters() -> list[inspect.Parameter]:
