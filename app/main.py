@@ -17,7 +17,10 @@ from app.settings import Settings, load_settings
 
 DESCRIPTION = """Translates text between the language pairs of the loaded checkpoints.
 
-Errors are problem documents (RFC 9457, `application/problem+json`) whose `type` is stable."""
+Errors are problem documents (RFC 9457, `application/problem+json`) whose `type` is stable.
+
+Limits of this service: {max_text_characters} characters (Unicode code points) a text, {max_texts} texts and
+{max_body_bytes} bytes a request, a beam of {max_beam_size}, {deadline_ms} ms."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -31,11 +34,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Ferry",
         version=version("ferry-nmt"),
         summary="Self-hosted translation.",
-        description=DESCRIPTION,
+        description=DESCRIPTION.format_map(service.settings.model_dump()),
         docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     handlers.install(app, known_fields=tuple(v1.TranslateBody.model_fields))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from app.api import problems
 from app.service import ServiceDependency
 
-router = APIRouter(prefix="/health")
+router = APIRouter(prefix="/health", tags=["service"])
 
 
 class Alive(BaseModel):

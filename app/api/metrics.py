@@ -7,7 +7,7 @@ from fastapi.responses import PlainTextResponse
 
 from app.service import ServiceDependency
 
-router = APIRouter()
+router = APIRouter(tags=["service"])
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
+SCHEMA = {"$ref": "#/components/schemas/Problem"}
 SHOWN_CHARACTERS = 80
 
 
@@ -21,26 +22,57 @@ class Kind(NamedTuple):
     name: str
     status: int
     title: str
+    example: str = ""  # a detail, for the documentation
 
     @property
     def type(self) -> str:
         return f"urn:ferry:problem:{self.name}"
 
 
-MALFORMED_JSON = Kind("malformed-json", 400, "The body is not JSON")
-UNSUPPORTED_PAIR = Kind("unsupported-pair", 404, "No model for this language pair")
+MALFORMED_JSON = Kind(
+    "malformed-json", 400, "The body is not JSON", "The body is not JSON: Expecting value at character 8."
+)
+UNSUPPORTED_PAIR = Kind(
+    "unsupported-pair",
+    404,
+    "No model for this language pair",
+    "No model translates from en to it; the pairs there are: en-de.",
+)
 NO_SUCH_PATH = Kind("no-such-path", 404, "Nothing at this path")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The method does not fit the path")
-TOO_LARGE = Kind("too-large", 413, "The request is too large")
-NOT_JSON = Kind("not-json", 415, "The body is not declared as JSON")
-INVALID_REQUEST = Kind("invalid-request", 422, "A field is unknown or has a bad value")
-QUEUE_FULL = Kind("queue-full", 429, "The queue is full")
-INTERNAL = Kind("internal", 500, "The service failed")
-NOT_READY = Kind("not-ready", 503, "The service is not ready")
-DEADLINE = Kind("deadline", 504, "The deadline has passed")
-KINDS = (
-    MALFORMED_JSON, UNSUPPORTED_PAIR, NO_SUCH_PATH, METHOD_NOT_ALLOWED, TOO_LARGE, NOT_JSON, INVALID_REQUEST,
-    QUEUE_FULL, INTERNAL, NOT_READY, DEADLINE,
+TOO_LARGE = Kind(
+    "too-large",
+    413,
+    "The request is too large",
+    "Text 0 has 1000000 characters; at most 20000 are allowed: cut it into parts.",
+)
+NOT_JSON = Kind(
+    "not-json",
+    415,
+    "The body is not declared as JSON",
+    "Send the header Content-Type: application/json; this request has text/plain.",
+)
+INVALID_REQUEST = Kind(
+    "invalid-request",
+    422,
+    "A field is unknown or has a bad value",
+    "beam_size: must be greater than or equal to 1, got 0",
+)
+QUEUE_FULL = Kind(
+    "queue-full", 429, "The queue is full", "The queue of 65536 tokens has no room; try again in 1.3 seconds."
+)
+INTERNAL = Kind("internal", 500, "The service failed", "The service failed; its log says why under the request's id.")
+NOT_READY = Kind(
+    "not-ready", 503, "The service is not ready", "The service is shutting down; ask again in a few seconds."
+)
+DEADLINE = Kind(
+    "deadline",
+    504,
+    "The deadline has passed",
+    "The request was not translated within the 0.500 seconds it had; allow more time or send less text.",
+)
+DOCUMENTED = (
+    MALFORMED_JSON, UNSUPPORTED_PAIR, TOO_LARGE, NOT_JSON, INVALID_REQUEST, QUEUE_FULL, INTERNAL, NOT_READY, DEADLINE
 )  # fmt: skip
 
 
@@ -54,10 +86,10 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """A problem document (RFC 9457). ``type`` is stable; the members after ``request_id`` belong to some types only."""
 
-    type: str = Field(examples=[INVALID_REQUEST.type])
-    title: str = Field(examples=[INVALID_REQUEST.title])
-    status: int = Field(examples=[INVALID_REQUEST.status])
-    detail: str = Field(examples=["beam_size: must be greater than or equal to 1, got 0"])
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong, and what to do about it.")
     request_id: str | None = Field(None, description="As in the X-Request-ID header and in the service's log.")
     errors: list[FieldError] | None = Field(None, description="invalid-request: the fields concerned.")
     limit: int | None = Field(None, description="too-large, queue-full: the limit that was exceeded.")
@@ -105,12 +137,15 @@ def respond(error: ProblemError) -> Response:
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error responses of an operation for the OpenAPI document."""
-    schema = {"$ref": "#/components/schemas/Problem"}
     return {
-        kind.status: {"description": kind.title, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for kind in reversed(KINDS)  # the first kind of a status gives its title
+        kind.status: {"description": kind.title, "content": {MEDIA_TYPE: {"schema": SCHEMA, "example": _example(kind)}}}
+        for kind in DOCUMENTED
         if kind.status in statuses
     }
+
+
+def _example(kind: Kind) -> dict[str, str | int]:
+    return {"type": kind.type, "title": kind.title, "status": kind.status, "detail": kind.example}
 
 
 def show(text: str) -> str:

@@ -16,7 +16,7 @@ from model.checkpoint import Checkpoint, Evaluation
 from model.config import LengthPenalty
 from tokenizer.normalize import require_text
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", tags=["translation"])
 
 
 def _whole(text: str) -> str:
@@ -66,11 +66,6 @@ class TranslateBody(BaseModel):
     deadline_ms: int | None = Field(None, ge=1, description="Give up with 504 after this time; default of the service.")
 
 
-class AlternativeShape(BaseModel):
-    text: str = Field(examples=["Wo ist die Station?"])
-    score: float | None = Field(description="Null unless scores were asked for.", examples=[-0.61])
-
-
 class PieceShape(BaseModel):
     piece: str = Field(examples=["▁station"])
     start: int = Field(description="First character in the whole text.", examples=[13])
@@ -87,6 +82,12 @@ class SegmentShape(BaseModel):
         " rest is not normalised again.",
         examples=[[[0.9, 0.1], [0.2, 0.7]]],
     )
+
+
+class AlternativeShape(BaseModel):
+    text: str = Field(examples=["Wo ist die Station?"])
+    score: float | None = Field(description="Null unless scores were asked for.", examples=[-0.61])
+    alignment: list[SegmentShape] | None = Field(description="Null unless alignment was asked for.", examples=[None])
 
 
 class TranslationShape(BaseModel):
@@ -215,11 +216,20 @@ def _answer_of(response: TranslationResponse, seconds: float) -> TranslateAnswer
 
 
 def _translation_of(translation: Translation) -> TranslationShape:
-    alternatives = [AlternativeShape(text=other.text, score=other.score) for other in translation.alternatives]
-    alignment = None if translation.alignment is None else [_segment_of(part) for part in translation.alignment]
+    alternatives = [
+        AlternativeShape(text=other.text, score=other.score, alignment=_alignment_of(other.alignment))
+        for other in translation.alternatives
+    ]
     return TranslationShape(
-        text=translation.text, score=translation.score, alternatives=alternatives, alignment=alignment
+        text=translation.text,
+        score=translation.score,
+        alternatives=alternatives,
+        alignment=_alignment_of(translation.alignment),
     )
+
+
+def _alignment_of(segments: list[Segment] | None) -> list[SegmentShape] | None:
+    return None if segments is None else [_segment_of(segment) for segment in segments]
 
 
 def _segment_of(segment: Segment) -> SegmentShape:

@@ -23,7 +23,7 @@ from model.seq2seq import Seq2Seq
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 0.5  # between heartbeats while there is nothing to do
-JOIN_SECONDS = 5.0  # beyond the drain, for a step that is under way
+JOIN_SECONDS = 60.0  # beyond the drain, for a step under way: a thread left inside torch would abort the process
 WARM_UP_SENTENCES = 16
 WARM_UP_PIECES = 8
 
@@ -228,6 +228,8 @@ class Engine:
             last = model.config.source_vocabulary - 1
             sources = [[last] * WARM_UP_PIECES] * WARM_UP_SENTENCES
             for _ in range(2):
+                if self._queue.closed:
+                    return
                 began = time.monotonic()
                 translate(model, sources, options, length_limit)
                 self._heartbeat = time.monotonic()
