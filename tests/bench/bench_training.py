@@ -1,0 +1,57 @@
+"""Training speed: target tokens a second of whole steps (forward, backward, clipping, AdamW, average).
+
+python -m tests.bench.bench_training            # the reference shape
+python -m tests.bench.bench_training --vocabulary 6000 --embedding 256 --hidden 256 --batch-tokens 2500
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from tests.bench import machine, shapes
+from training.objective import smoothed_cross_entropy
+from training.trainer import update_average
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shapes.add_shape(parser)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--length", type=int, default=18, help="pieces of every source and target")
+    arguments = parser.parse_args()
+    model = shapes.build(arguments).train()
+    average = shapes.build(arguments)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    rows, length = arguments.batch_tokens // arguments.length, arguments.length
+    source, target = torch.randint(4, arguments.vocabulary, (2, rows, length))
+    lengths = torch.full((rows,), length)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        features = model(source, lengths, target)
+        weights = model.output_weight(), model.output_bias
+        loss = smoothed_cross_entropy(features, *weights, target, smoothing=0.1, pad=model.config.pad)
+        (loss.smoothed / loss.positions).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        update_average(average, model, 0.999, 1000)
+
+    timing = machine.measure(step, arguments.repeats)
+    tokens, counted = rows * length, shapes.operations(model)
+    # A product's gradient takes two products of the same size.
+    needed = 3 * tokens * (counted.source + counted.target)
+    rate = machine.matrix_rate(tokens, arguments.hidden, 4 * arguments.hidden)
+    print(machine.describe(), machine.load(), sep=", ")
+    print(f"{shapes.describe(model)}; batch of {rows} x {length}")
+    print(f"step: {timing}")
+    print(f"target tokens/s: {tokens / timing.median:,.0f}")
+    print(
+        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product: "
+        f"{tokens / (needed / rate):,.0f} target tokens/s, of which {needed / rate / timing.median:.0%} reached"
+    )
+
+
+if __name__ == "__main__":
+    main()
