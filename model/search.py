@@ -12,10 +12,11 @@ The algorithm, for one sentence with beam size k (the oracle in ``tests/model`` 
 3. At the length limit only end-of-sentence may follow. While a forced prefix lasts only its next piece may follow.
 4. Stop after the step in which the k-th hypothesis finishes (as fairseq does; Ott et al. 2019), so that a beam of 1 is
    greedy search, or when none lives on.
-5. Finished hypotheses are ranked by ``log-probability / penalty(length)``; the n best are the result.
+5. Finished hypotheses are ranked by ``log-probability / penalty(length)``, equal ones in the order in which they
+   finished; the n best are the result.
 
 Stopping comes earlier where the result is already certain. As log-probabilities only fall and the penalty only grows,
-``log-probability / penalty(limit + 1)`` bounds what a live hypothesis can become; once that is below the n-th best
+``log-probability / penalty(limit + 1)`` bounds what a live hypothesis can become; once that is not above the n-th best
 finished score, nothing can change. So early stopping is exact.
 """
 
@@ -71,8 +72,7 @@ class _Sentence:
         score = log_probability / self.options.length_penalty.penalty(len(pieces) + 1)
         self.ended += 1
         self.finished.append(Hypothesis(tuple(pieces), score, log_probability))
-        # Equal scores are ordered by their pieces, so that no order of arrival shows.
-        self.finished.sort(key=lambda hypothesis: (-hypothesis.score, hypothesis.pieces))
+        self.finished.sort(key=lambda hypothesis: -hypothesis.score)  # stable: of equal ones the earlier stays first
         del self.finished[self.options.n_best :]
 
     def decided(self, best_live: float, length: int) -> bool:
@@ -81,7 +81,7 @@ class _Sentence:
             return True
         if len(self.finished) < self.options.n_best:
             return False
-        return best_live / self.bound_penalty < self.finished[-1].score
+        return best_live / self.bound_penalty <= self.finished[-1].score
 
 
 class BeamSearch:

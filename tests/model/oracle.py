@@ -61,8 +61,8 @@ def hypothesis(log_probability: float, pieces: tuple[int, ...], options: SearchO
 
 
 def best(found: list[Hypothesis], options: SearchOptions) -> list[Hypothesis]:
-    """The n best by score, equal ones in the order of their pieces."""
-    return sorted(found, key=lambda item: (-item.score, item.pieces))[: options.n_best]
+    """The n best by score, equal ones in the order in which they were found."""
+    return sorted(found, key=lambda item: -item.score)[: options.n_best]
 
 
 def next_piece_of(model: Seq2Seq, source: Sequence[int]) -> NextPiece:

@@ -14,7 +14,7 @@ KINDS = ["additive", "general", "dot", "multihead"]
 BATCH, QUERIES, POSITIONS, HIDDEN, HEADS = 3, 4, 5, 6, 2
 LENGTHS = torch.tensor([5, 1, 3])
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 
 @pytest.fixture

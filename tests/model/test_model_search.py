@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
+import torch
 from oracle import next_piece_of
 from tiny_models import LIMIT, VOCABULARY, alone, random_options, random_sources, run, tiny_model
 
@@ -51,6 +52,21 @@ def test_early_stopping_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     more_steps, same_results = steps_and_results(limit, range(40))
     assert same_results == results
     assert more_steps > steps
+
+
+def test_a_long_hypothesis_may_overtake_one_that_finished_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first it is worse by any measure; each later piece is certain, so that its mean rises with its length."""
+    model = tiny_model(1)
+    certain = {4: 5, 5: 6, 6: 7, 7: 8, 8: EOS}
+    table = torch.full((VOCABULARY, VOCABULARY), -30.0)
+    table[model.config.bos, EOS], table[model.config.bos, 4] = math.log(0.6), math.log(0.3)
+    for piece, following in certain.items():
+        table[piece, following] = 0.0
+    monkeypatch.setattr(model, "step", lambda state, token, memory: (table[token], state))
+    (found,) = alone(model, [5, 6, 7, 8], SearchOptions(beam_size=2))
+    assert found.pieces == (4, 5, 6, 7, 8)
+    (unnormalised,) = alone(model, [5, 6, 7, 8], SearchOptions(2, length_penalty=LengthPenalty(kind="none")))
+    assert unnormalised.pieces == ()
 
 
 @pytest.mark.parametrize("limit", [0, 1, 4])
