@@ -52,9 +52,11 @@ $(VENV_STAMP):
 	@touch $@
 
 $(SERVE_STAMP): $(VENV_STAMP) $(LOCKED)
+	@echo 'Installing into $(VENV), which takes a few minutes the first time.'
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	@touch $@
 
 $(DEV_STAMP): $(VENV_STAMP) $(LOCKED)
+	@echo 'Installing into $(VENV), which takes a few minutes the first time.'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@ $(SERVE_STAMP)
