@@ -60,6 +60,16 @@ def test_results_equal_those_alone_where_everything_ties(seed: int) -> None:
     admitted_over_time(uniform_model(), seed, 5)
 
 
+def test_a_narrow_beam_stays_narrow_beside_a_wide_one() -> None:
+    """The wide one's rows are there for the narrow one too, and must stay dead; it shows in few models."""
+    narrow = SearchOptions(beam_size=2, n_best=2)
+    for seed in range(40):
+        model, (source,) = tiny_model(seed), random_sources(seed, 1)
+        search = BeamSearch(model, LIMIT)
+        ticket, _ = search.admit([source, [5, 6]], [narrow, SearchOptions(beam_size=6)])
+        close(run(search)[ticket], alone(model, source, narrow))
+
+
 @pytest.mark.parametrize("input_feeding", [False, True])
 def test_results_equal_those_alone_in_float32(input_feeding: bool) -> None:
     model = tiny_model(3, dtype=torch.float32, input_feeding=input_feeding)
