@@ -23,6 +23,7 @@ from model.search import BeamSearch, SearchOptions, translate
 from model.seq2seq import Seq2Seq
 from tests.bench import machine, shapes
 from tokenizer.subword import load_tokenizers
+from training.reading import read_lines
 
 STRETCH = 1.2
 
@@ -34,7 +35,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="sentences translated together")
     parser.add_argument("--sentences", type=int, default=320)
     parser.add_argument("--checkpoint", type=Path, help="use its model and tokenizer")
-    parser.add_argument("--source", type=Path, help="text to translate, a sentence a line; needs --checkpoint")
+    parser.add_argument(
+        "--source", type=Path, help="text to translate, a sentence a line, also .xz; needs --checkpoint"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, limit, sources = _checkpoint(arguments) if arguments.checkpoint else _random(arguments)
@@ -69,8 +72,7 @@ def _random(arguments: argparse.Namespace) -> tuple[Seq2Seq, LengthLimit, list[l
 def _checkpoint(arguments: argparse.Namespace) -> tuple[Seq2Seq, LengthLimit, list[list[int]]]:
     loaded = load_checkpoint(arguments.checkpoint)
     subword = load_tokenizers(arguments.checkpoint).source
-    lines = arguments.source.read_text(encoding="utf-8").splitlines()
-    sources = [pieces for pieces in map(subword.encode, lines) if pieces]
+    sources = [pieces for pieces in map(subword.encode, read_lines(arguments.source)) if pieces]
     return loaded.model, loaded.config.length_limit, sources
 
 
