@@ -35,9 +35,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="sentences translated together")
     parser.add_argument("--sentences", type=int, default=320)
     parser.add_argument("--checkpoint", type=Path, help="use its model and tokenizer")
-    parser.add_argument(
-        "--source", type=Path, help="text to translate, a sentence a line, also .xz; needs --checkpoint"
-    )
+    parser.add_argument("--source", type=Path, help="text, a sentence a line, also .xz; needs --checkpoint")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, limit, sources = _checkpoint(arguments) if arguments.checkpoint else _random(arguments)
