@@ -143,3 +143,7 @@ def _fail(error: Exception) -> NoReturn:
     message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     typer.echo(f"ferry: {message}", err=True)
     raise typer.Exit(1) from error
+
+
+if __name__ == "__main__":
+    main()
