@@ -63,11 +63,12 @@ start() {
 }
 
 ask() {
-    local process
+    local process answer
     process=$(service)
     grep -E '^(Uid|Gid|CapEff|NoNewPrivs|VmRSS):' "/proc/$process/status"
-    curl --silent --show-error --fail-with-body "$URL/v1/translate" -H 'content-type: application/json' -d "$REQUEST"
-    echo
+    answer=$(curl --silent --show-error --fail-with-body "$URL/v1/translate" -H 'content-type: application/json' \
+        -d "$REQUEST")
+    echo "$answer"
 }
 
 # The process id of the service: the last in the line of children of what was started.
