@@ -1,0 +1,1 @@
+"""The commands of ``ferry-train``, a file each; :mod:`training.cli` puts them together."""

@@ -1,0 +1,94 @@
+"""``evaluate``: translate test sets and score them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from training.commands.shared import (
+    AsJson,
+    DeviceOption,
+    Dump,
+    Overrides,
+    Threads,
+    mendable_errors,
+    note,
+    resolve,
+)
+from training.corpus_config import CorpusConfig
+from training.device import pick_device
+from training.evaluate import EvaluationError, System, evaluate, open_checkpoint, open_run
+from training.scores import score_entry, score_table, write_results
+
+EVALUATION_FOLDER = "evaluation"
+
+
+def evaluate_command(
+    path: Annotated[Path, typer.Argument(metavar="RECIPE|CHECKPOINT", help="Recipe of a run, or checkpoint folder.")],
+    source: Annotated[Path | None, typer.Option(help="Text to translate, also .gz, .xz, .zst.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Its translation, line by line.")] = None,
+    as_json: AsJson = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for hypotheses and scores.json.")] = None,
+    beam_size: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's or checkpoint's.")] = None,
+    alpha: Annotated[float | None, typer.Option(min=0, max=5, help="Of the length penalty; default as above.")] = None,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    overrides: Overrides = None,
+    dump: Dump = False,
+) -> None:
+    """Translate test sets by beam search and score them with sacreBLEU.
+
+    A RECIPE is evaluated with the best weights of its run, on its test sets unless --source and --reference name
+    another. A CHECKPOINT needs --source and --reference.
+    """
+    with mendable_errors():
+        corpora = _corpus(source, reference)
+        if path.is_dir():
+            if overrides or dump or not corpora:
+                raise EvaluationError(
+                    "a checkpoint is evaluated with --source and --reference, and has no --set or --dump"
+                )
+            system = open_checkpoint(path, pick_device(device))
+        else:
+            recipe = resolve(path, overrides, dump)
+            system = open_run(recipe, recipe.folder).system
+            output = output or (None if corpora else recipe.folder / EVALUATION_FOLDER)
+            corpora = corpora or recipe.data.test
+        if threads is not None:
+            torch.set_num_threads(threads)
+        score_corpora(_with_search(system, beam_size, alpha), corpora, output, as_json)
+
+
+def score_corpora(system: System, corpora: Sequence[CorpusConfig], output: Path | None, as_json: bool) -> None:
+    if not corpora:
+        raise EvaluationError("the recipe names no test set; add data.test, or give --source and --reference")
+    results = [evaluate(system, corpus) for corpus in corpora]
+    if output is not None:
+        write_results(results, system.options, system.language, output)
+        note(f"hypotheses and scores: {output}")
+    if not as_json:
+        Console().print(score_table(results, system.options))
+        return
+    entries = [score_entry(result, system.options) for result in results]
+    typer.echo(json.dumps(entries[0] if len(entries) == 1 else entries, indent=2, ensure_ascii=False))
+
+
+def _corpus(source: Path | None, reference: Path | None) -> tuple[CorpusConfig, ...]:
+    if (source is None) != (reference is None):
+        raise EvaluationError("--source and --reference go together: the text and its translation")
+    return () if source is None else (CorpusConfig(source=source, target=reference),)
+
+
+def _with_search(system: System, beam_size: int | None, alpha: float | None) -> System:
+    options = system.options
+    if beam_size is not None:
+        options = options._replace(beam_size=beam_size)
+    if alpha is not None:
+        options = options._replace(length_penalty=options.length_penalty.model_copy(update={"alpha": alpha}))
+    return system._replace(options=options)

@@ -1,0 +1,109 @@
+"""From a recipe to a checkpoint: ``tokenizer``, ``fit`` and ``export`` are the steps, ``run`` is all of them."""
+
+from __future__ import annotations
+
+import typer
+
+from model.search import SearchOptions
+from training.commands.evaluate import EVALUATION_FOLDER, score_corpora
+from training.commands.shared import (
+    INTERRUPTED,
+    Dump,
+    Overrides,
+    Overwrite,
+    RecipePath,
+    Resume,
+    mendable_errors,
+    note,
+    notes,
+    resolve,
+)
+from training.config import Recipe
+from training.device import resolve_device
+from training.evaluate import open_run
+from training.export import export
+from training.fit_record import FitRecord
+from training.prepare import TOKENIZER_FOLDER, make_tokenizers
+from training.scores import score_table
+from training.state import StateError, state_file
+from training.trainer import fit
+
+
+def tokenizer_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump = False) -> None:
+    """Train the tokenizers on the recipe's cleaned training text."""
+    with mendable_errors():
+        _tokenizer(resolve(recipe, overrides, dump))
+
+
+def fit_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dump: Dump = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the model; anew, or with --resume from where an earlier fit stopped."""
+    with mendable_errors():
+        loaded = resolve(recipe, overrides, dump)
+        _guard(loaded, resume, overwrite)
+        _fit(loaded, resume)
+
+
+def export_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump = False) -> None:
+    """Write the checkpoint of a trained run, with its scores and its card."""
+    with mendable_errors():
+        _export(resolve(recipe, overrides, dump), recipe.name)
+
+
+def run_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dump: Dump = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """All of it: tokenizer, fit, evaluate, export. With --resume, what is done already is kept."""
+    with mendable_errors():
+        loaded = resolve(recipe, overrides, dump)
+        _guard(loaded, resume, overwrite)
+        if not (resume and (loaded.folder / TOKENIZER_FOLDER).is_dir()):
+            _tokenizer(loaded)
+        _fit(loaded, resume and state_file(loaded.folder).is_file())
+        if loaded.data.test:
+            system = open_run(loaded, loaded.folder).system
+            score_corpora(system, loaded.data.test, loaded.folder / EVALUATION_FOLDER, as_json=False)
+        _export(loaded, recipe.name)
+
+
+def _tokenizer(recipe: Recipe) -> None:
+    tokenizers = make_tokenizers(recipe, recipe.folder)
+    sizes = dict.fromkeys((tokenizers.source.vocabulary_size, tokenizers.target.vocabulary_size))
+    note(f"tokenizer: {' and '.join(map(str, sizes))} pieces, in {recipe.folder / TOKENIZER_FOLDER}")
+
+
+def _guard(recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    """Hours of training are not thrown away by a command typed twice."""
+    path = state_file(recipe.folder)
+    if path.exists() and not (resume or overwrite):
+        raise StateError(f"{path} holds an earlier run; go on from it with --resume, or start anew with --overwrite")
+
+
+def _fit(recipe: Recipe, resume: bool) -> None:
+    result = fit(recipe, resume=resume, run_folder=recipe.folder)
+    record = FitRecord(**result._asdict(), device=str(resolve_device(recipe)))
+    record.save(recipe.folder)
+    note(
+        f"fit: {result.steps:,} steps, {result.target_tokens:,} target pieces, {result.seconds / 60:.1f} minutes; "
+        f"best dev BLEU {result.best_score:.2f} at step {result.best_step:,}"
+    )
+    if result.interrupted:
+        note("stopped by a signal, the training state is saved: go on with --resume")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _export(recipe: Recipe, recipe_name: str) -> None:
+    exported = export(recipe, recipe.folder, recipe_name, note)
+    if exported.results:
+        options = SearchOptions(exported.config.beam_size, length_penalty=exported.config.length_penalty)
+        notes.print(score_table(exported.results, options))
+    note(f"checkpoint: {exported.folder}")

@@ -1,0 +1,82 @@
+"""What the commands of ``ferry-train`` share: their option types, how they speak, and how they end on a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from model.checkpoint import CheckpointError
+from tokenizer.normalize import InvalidTextError
+from tokenizer.subword import TokenizerError
+from training.config import Recipe
+from training.device import DeviceError
+from training.evaluate import EvaluationError
+from training.export import ExportError
+from training.fit_record import FitRecordError
+from training.metrics import MetricsError
+from training.reading import CorpusError
+from training.recipe_file import RecipeError, dump_recipe, load_recipe
+from training.state import StateError
+from training.trainer import TrainingError
+
+MENDABLE = (
+    RecipeError,
+    CorpusError,
+    TokenizerError,
+    InvalidTextError,
+    StateError,
+    TrainingError,
+    DeviceError,
+    MetricsError,
+    FitRecordError,
+    EvaluationError,
+    ExportError,
+    CheckpointError,
+    OSError,
+)
+INTERRUPTED = 130  # exit status after SIGINT or SIGTERM
+
+notes = Console(stderr=True)
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe, a YAML file.")]
+CheckpointPath = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as training.max_steps=100. Repeatable."),
+]
+Dump = Annotated[bool, typer.Option("--dump", help="Print the resolved recipe and do nothing else.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the saved training state.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew although a training state is saved.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, to standard output.")]
+DeviceOption = Annotated[DeviceName, typer.Option(help="Where a CHECKPOINT computes; a recipe names its own.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that torch computes with.")]
+
+
+@contextmanager
+def mendable_errors() -> Iterator[None]:
+    """What a person can mend ends the command with a sentence; anything else is a fault of ours and shows its trace."""
+    try:
+        yield
+    except MENDABLE as error:
+        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def resolve(path: Path, overrides: list[str] | None, dump: bool = False) -> Recipe:
+    """The recipe of a file with ``--set`` applied; with ``dump`` it is printed and the command ends."""
+    recipe = load_recipe(path, overrides or [])
+    if dump:
+        typer.echo(dump_recipe(recipe), nl=False)
+        raise typer.Exit
+    return recipe
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, on standard error: standard output is for results."""
+    notes.print(text, markup=False, highlight=False, soft_wrap=True)
