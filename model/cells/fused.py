@@ -1,0 +1,134 @@
+"""The cells that oneDNN and cuDNN have: a whole sequence is one call of torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.cells.layer import CellState, MatrixLayer
+
+
+class RNNLayer(MatrixLayer):
+    """The simple recurrent network (Elman 1990): ``h_t = tanh(W_ih x_t + W_hh h_{t-1} + b)``.
+
+    Orthogonal recurrent weights let a signal pass through many steps before it fades (Henaff et al. 2016).
+    """
+
+    blocks = 1
+
+    def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
+        weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
+        sequence, hidden, *weights = _cast(sequence, state.hidden.unsqueeze(0), *weights)
+        output, hidden = torch.rnn_tanh(sequence, hidden, weights, True, 1, 0.0, self.training, False, False)
+        return output, self.begin(hidden.squeeze(0))
+
+    def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
+        """One position: ``inputs`` (N, I) and the state before it give the state after it."""
+        return self.begin(torch.tanh(self._products(inputs, state, recurrent)))
+
+    def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:
+        """It has none."""
+        return {}
+
+
+class GRULayer(MatrixLayer):
+    """The gated recurrent unit (Cho et al. 2014) in the variant of cuDNN and torch, blocks in their order::
+
+        r = sigmoid(W_r x_t + U_r h_{t-1} + b_r)
+        z = sigmoid(W_z x_t + U_z h_{t-1} + b_z)
+        n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + b_u))
+        h_t = (1 - z) * n + z * h_{t-1}
+
+    It resets the product with ``U_n`` (Chung et al. 2014 reset ``h_{t-1}`` itself), which makes one product of three.
+    """
+
+    blocks = 3
+
+    def __init__(self, inputs: int, hidden: int, recurrent_dropout: float = 0.0) -> None:
+        super().__init__(inputs, hidden, recurrent_dropout)
+        self.candidate_bias = nn.Parameter(torch.zeros(hidden))  # b_u, inside the reset
+
+    def reset(self) -> None:
+        """As every matrix layer; update bias 1, to begin by remembering (Tallec & Ollivier 2018, section 2)."""
+        super().reset()
+        nn.init.ones_(self.bias.data[self.hidden : 2 * self.hidden])
+
+    def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
+        weights = [self.weight_ih, self.recurrent(), self.bias, self._recurrent_bias()]
+        sequence, hidden, *weights = _cast(sequence, state.hidden.unsqueeze(0), *weights)
+        output, hidden = torch.gru(sequence, hidden, weights, True, 1, 0.0, self.training, False, False)
+        return output, self.begin(hidden.squeeze(0))
+
+    def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
+        """One position: ``inputs`` (N, I) and the state before it give the state after it."""
+        reset, update, candidate, remembered = self._parts(inputs, state, recurrent)
+        candidate = torch.tanh(candidate + reset * remembered)
+        return self.begin(torch.lerp(candidate, state.hidden, update))
+
+    def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:
+        """``reset`` and ``update`` at one position; an update of 1 keeps the old state."""
+        reset, update, _, _ = self._parts(inputs, state, None)
+        return {"reset": reset, "update": update}
+
+    def _parts(self, inputs: Tensor, state: CellState, recurrent: Tensor | None) -> tuple[Tensor, ...]:
+        """Both gates, and the two terms of the candidate, before the reset joins them."""
+        weight = self.weight_hh if recurrent is None else recurrent
+        reset, update, candidate = torch.addmm(self.bias, inputs, self.weight_ih.t()).chunk(3, dim=-1)
+        past = torch.addmm(self._recurrent_bias(), state.hidden, weight.t())
+        reset_past, update_past, remembered = past.chunk(3, dim=-1)
+        return torch.sigmoid(reset + reset_past), torch.sigmoid(update + update_past), candidate, remembered
+
+    def _recurrent_bias(self) -> Tensor:
+        return functional.pad(self.candidate_bias, (2 * self.hidden, 0))
+
+
+class LSTMLayer(MatrixLayer):
+    """LSTM (Hochreiter & Schmidhuber 1997) with the forget gate of Gers et al. 2000, blocks in the order of torch::
+
+    i, f, g, o = split(W_ih x_t + W_hh h_{t-1} + b)
+    c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
+    h_t = sigmoid(o) * tanh(c_t)
+    """
+
+    parts, blocks = 2, 4
+
+    def reset(self) -> None:
+        """As every matrix layer; forget bias 1 (Jozefowicz et al. 2015)."""
+        super().reset()
+        nn.init.ones_(self.bias.data[self.hidden : 2 * self.hidden])
+
+    @staticmethod
+    def begin(*parts: Tensor) -> CellState:
+        """``hidden`` and ``cell``, (N, H) each."""
+        hidden, cell = parts
+        return CellState(hidden, cell)
+
+    def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
+        # The fused kernels take two biases; the second is a constant zero so that the model keeps one.
+        weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
+        sequence, hidden, cell, *weights = _cast(sequence, *(part.unsqueeze(0) for part in state), *weights)
+        output, hidden, cell = torch.lstm(sequence, [hidden, cell], weights, True, 1, 0.0, self.training, False, False)
+        return output, CellState(hidden.squeeze(0), cell.squeeze(0))
+
+    def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
+        """One position: ``inputs`` (N, I) and the state before it give the state after it."""
+        write, forget, candidate, read = self._products(inputs, state, recurrent).chunk(4, dim=-1)
+        cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(write) * torch.tanh(candidate)
+        return CellState(torch.sigmoid(read) * torch.tanh(cell), cell)
+
+    def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:
+        """``input``, ``forget`` and ``output`` at one position; a forget gate of 1 keeps the old cell."""
+        write, forget, _, read = torch.sigmoid(self._products(inputs, state, None)).chunk(4, dim=-1)
+        return {"input": write, "forget": forget, "output": read}
+
+
+def _cast(sequence: Tensor, *others: Tensor) -> list[Tensor]:
+    """What autocast would do if it reached into lists: the fused calls want their tensors in one type."""
+    device = sequence.device.type
+    if not torch.is_autocast_enabled(device):
+        return [sequence, *others]
+    return [part.to(torch.get_autocast_dtype(device)) for part in (sequence, *others)]
