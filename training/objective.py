@@ -20,8 +20,8 @@ CHUNK = 512
 class Loss(NamedTuple):
     """Sums over the real target positions, in nats."""
 
-    smoothed: Tensor  # scalar float32, what is minimised
-    likelihood: Tensor  # scalar float32, negative log-likelihood without smoothing, detached
+    smoothed: Tensor  # scalar, float32 or wider, what is minimised
+    likelihood: Tensor  # scalar, of the same type, negative log-likelihood without smoothing, detached
     positions: int
 
 
@@ -47,14 +47,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        # Custom functions run with autocast off: the products take the features' type, sums stay in float32.
+        # Custom functions run with autocast off: the products take the features' type, sums at least float32.
+        sums = torch.promote_types(features.dtype, torch.float32)
         table, vocabulary = weight.to(features.dtype), weight.shape[0]
-        smoothed, likelihood = bias.new_zeros((), dtype=torch.float32), bias.new_zeros((), dtype=torch.float32)
+        smoothed, likelihood = bias.new_zeros((), dtype=sums), bias.new_zeros((), dtype=sums)
         features_gradient = torch.empty_like(features)
         weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = torch.addmm(bias.to(features.dtype), features[part], table.t()).float()  # (n, V)
+            logits = torch.addmm(bias.to(features.dtype), features[part], table.t()).to(sums)  # (n, V)
             truth = targets[part].unsqueeze(1)
             normaliser = torch.logsumexp(logits, dim=1, keepdim=True)  # (n, 1)
             nll = (normaliser - logits.gather(1, truth)).sum()
@@ -66,7 +67,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             bias_gradient += gradient.sum(dim=0)
             narrow = gradient.to(features.dtype)
             features_gradient[part] = narrow @ table
-            weight_gradient += (narrow.t() @ features[part]).to(weight_gradient.dtype)
+            if ctx.needs_input_grad[1]:  # frozen embeddings need none
+                weight_gradient += (narrow.t() @ features[part]).to(weight_gradient.dtype)
         ctx.save_for_backward(features_gradient, weight_gradient, bias_gradient)
         ctx.mark_non_differentiable(likelihood)
         return smoothed, likelihood

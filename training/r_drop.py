@@ -1,0 +1,105 @@
+"""R-Drop: two passes over a batch with different dropout are drawn to one prediction (Liang et al. 2021).
+
+As in :mod:`training.objective`, logits exist for a chunk of positions only, and their gradient is formed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.objective import Loss
+
+# Positions a chunk, two rows each.
+CHUNK = 256
+
+
+def twice(tensor: Tensor) -> Tensor:
+    """A batch (B, ...) and itself again (2B, ...): one forward pass over it draws a dropout mask for each copy."""
+    return torch.cat([tensor, tensor])
+
+
+def r_drop_cross_entropy(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, alpha: float, smoothing: float, pad: int
+) -> Loss:
+    """Half of the loss of Liang et al. 2021, section 2.1, summed over the positions of ``targets`` without padding.
+
+    ``features`` (2B, T, E) of the two passes, one after the other, output embeddings ``weight`` (V, E), ``bias`` (V),
+    ``targets`` (B, T) int64. With p1 and p2 the predictions of the passes at a position, the paper's loss is::
+
+        CE(p1) + CE(p2) + alpha * (KL(p1 || p2) + KL(p2 || p1)) / 2
+
+    CE is label-smoothed. The half makes it the mean of the passes, so that the gradient, and with it ``clip_norm``, has
+    the size it has without R-Drop; alpha keeps the paper's meaning. ``positions`` counts a position once.
+    """
+    real = targets != pad
+    kept = targets[real]
+    apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedRDrop.apply
+    passes = features.reshape(2, *targets.shape, -1)[:, real]  # (2, N, E)
+    smoothed, likelihood = apply(passes, weight, bias, kept, alpha, smoothing)
+    return Loss(smoothed, likelihood, len(kept))
+
+
+class _ChunkedRDrop(torch.autograd.Function):
+    """Loss sum and its gradients for ``passes`` (2, N, E), ``weight`` (V, E) and ``bias`` (V)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, passes: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, alpha: float, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        sums = torch.promote_types(passes.dtype, torch.float32)
+        table, offset = weight.to(passes.dtype), bias.to(passes.dtype)
+        smoothed, likelihood = bias.new_zeros((), dtype=sums), bias.new_zeros((), dtype=sums)
+        passes_gradient = torch.empty_like(passes)
+        weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            rows = passes[:, part].flatten(0, 1)  # (2n, E)
+            log_probabilities = torch.addmm(offset, rows, table.t()).to(sums).log_softmax(dim=1)  # (2n, V)
+            entropy, nll, gradient = _cross_entropy(log_probabilities, targets[part].repeat(2), smoothing)
+            divergence = _add_divergence(gradient, log_probabilities, alpha / 2)
+            likelihood += nll / 2
+            smoothed += (entropy + alpha / 2 * divergence) / 2
+            narrow = (gradient / 2).to(passes.dtype)
+            passes_gradient[:, part] = (narrow @ table).reshape(2, -1, passes.shape[2])
+            if ctx.needs_input_grad[1]:
+                weight_gradient += (narrow.t() @ rows).to(weight.dtype)
+            bias_gradient += gradient.sum(dim=0).to(bias.dtype) / 2
+        ctx.save_for_backward(passes_gradient, weight_gradient, bias_gradient)
+        ctx.mark_non_differentiable(likelihood)
+        return smoothed, likelihood
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor | None, ...]:
+        passes, weight, bias = ctx.saved_tensors
+        return passes * gradient.to(passes.dtype), weight * gradient, bias * gradient, None, None, None
+
+
+def _cross_entropy(log_probabilities: Tensor, truth: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Smoothed sum, sum without smoothing, and the gradient (M, V) for logits, of predictions (M, V)."""
+    vocabulary, truth = log_probabilities.shape[1], truth.unsqueeze(1)
+    nll = -log_probabilities.gather(1, truth).sum()
+    smoothed = (1 - smoothing) * nll - smoothing * log_probabilities.sum() / vocabulary
+    gradient = log_probabilities.exp().sub_(smoothing / vocabulary)  # softmax minus target distribution
+    gradient.scatter_add_(1, truth, gradient.new_full((1, 1), smoothing - 1).expand_as(truth))
+    return smoothed, nll, gradient
+
+
+def _add_divergence(gradient: Tensor, log_probabilities: Tensor, factor: float) -> Tensor:
+    """The sum of KL(p1 || p2) + KL(p2 || p1) over positions; adds ``factor`` times its gradient for the logits.
+
+    With r = log p1 - log p2, the gradient for the logits of p1 is p1 (r - KL(p1 || p2)) + p1 - p2, and that for p2
+    follows by exchanging the two. Predictions and ``gradient`` are (2n, V): the first passes, then the second.
+    """
+    first, second = log_probabilities.exp().chunk(2)
+    ratio = log_probabilities[: len(first)] - log_probabilities[len(first) :]
+    ahead = (first * ratio).sum(dim=1, keepdim=True)  # KL(p1 || p2), (n, 1)
+    back = -(second * ratio).sum(dim=1, keepdim=True)
+    difference = first - second
+    to_first, to_second = gradient.chunk(2)
+    to_first.add_(first * (ratio - ahead) + difference, alpha=factor)
+    to_second.sub_(second * (ratio + back) + difference, alpha=factor)
+    return (ahead + back).sum()
