@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.cells import CellState
-from model.decoder import Memory, State
-from model.seq2seq import Seq2Seq
+from model.config import ModelConfig
+from model.ensemble import Ensemble, EnsembleMemory, EnsembleState
 
 
 class Batch(NamedTuple):
     """Tensors of all sentences in the search: B slots of K rows each."""
 
-    memory: Memory
-    state: State
+    memory: EnsembleMemory
+    state: EnsembleState
     scores: Tensor  # (B, K) float32, log-probability of each live hypothesis, -inf for a dead row
     pieces: Tensor  # (B, K, L) int64, begin-of-sentence first
     length: Tensor  # (B) int64, pieces in each slot's hypotheses, begin-of-sentence not counted
@@ -47,13 +46,13 @@ class Extended(NamedTuple):
     candidates: Tensor  # (B, 2K, L) int64, the pieces before each extension
 
 
-def extend(model: Seq2Seq, batch: Batch) -> Extended:
+def extend(model: Ensemble, batch: Batch) -> Extended:
     """Extend every hypothesis by one piece and keep each sentence's best."""
     slots, width = batch.scores.shape
     last = batch.pieces.gather(2, batch.length.view(-1, 1, 1).expand(-1, width, 1)).flatten()
     logits, state = model.step(batch.state, last, batch.memory)
     scores = torch.log_softmax(logits.float(), dim=-1).view(slots, width, -1)
-    scores = _constrain(scores, batch, model) + batch.scores.unsqueeze(-1)  # (B, K, V)
+    scores = _constrain(scores, batch, model.config) + batch.scores.unsqueeze(-1)  # (B, K, V)
     vocabulary = scores.shape[-1]
     # Twice the beam: even if K extensions end, K others are there to live on.
     values, flat = _best(scores.view(slots, -1), 2 * width)  # (B, 2K)
@@ -95,9 +94,8 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, index.gather(1, order)
 
 
-def _constrain(scores: Tensor, batch: Batch, model: Seq2Seq) -> Tensor:
+def _constrain(scores: Tensor, batch: Batch, config: ModelConfig) -> Tensor:
     """Rule out padding and begin-of-sentence, all but the forced prefix, and all but the end at the length limit."""
-    config = model.config
     scores[:, :, [config.pad, config.bos]] = -math.inf
     forced = torch.full_like(batch.length, -1)
     if batch.prefix.shape[1]:
@@ -133,16 +131,8 @@ def join(first: Batch, second: Batch) -> Batch:
     length = max(first.pieces.shape[2], second.pieces.shape[2])
     prefix = max(first.prefix.shape[1], second.prefix.shape[1])
     one, other = (_resize(batch, width, positions, length, prefix) for batch in (first, second))
-    cells = tuple(
-        CellState(torch.cat([a.hidden, b.hidden]), torch.cat([a.cell, b.cell]))
-        for a, b in zip(one.state.cells, other.state.cells, strict=True)
-    )
-    feed = None
-    if one.state.feed is not None and other.state.feed is not None:
-        feed = torch.cat([one.state.feed, other.state.feed])
-    memory = Memory(*(torch.cat(parts) for parts in zip(one.memory, other.memory, strict=True)))
     rest = (torch.cat(parts) for parts in zip(one[2:], other[2:], strict=True))
-    return Batch(memory, State(cells, feed), *rest)
+    return Batch(one.memory.join(other.memory), one.state.join(other.state), *rest)
 
 
 def trim(batch: Batch) -> Batch:
@@ -169,26 +159,20 @@ def _resize(batch: Batch, width: int, positions: int, length: int, prefix: int) 
             scores=pad(batch.scores, (0, width - old_width), value=-math.inf),
             pieces=batch.pieces.index_select(1, keep),
         )
-    extra = positions - batch.memory.mask.shape[1]
-    memory = batch.memory
-    if extra:
-        memory = Memory(
-            pad(memory.keys, (0, 0, 0, extra)), pad(memory.values, (0, 0, 0, extra)), pad(memory.mask, (0, extra))
-        )
     return batch._replace(
-        memory=memory,
+        memory=batch.memory.resize(positions),
         pieces=pad(batch.pieces, (0, length - batch.pieces.shape[2])),
         prefix=pad(batch.prefix, (0, prefix - batch.prefix.shape[1]), value=-1),
     )
 
 
-def pad_sources(sources: Sequence[Sequence[int]], model: Seq2Seq) -> tuple[Tensor, Tensor]:
-    """Sources as the model reads them: ids (B, S) int64 ending in end-of-sentence, padded, and lengths (B) int64."""
-    return pad_ids([[*source, model.config.eos] for source in sources], model)
+def pad_sources(sources: Sequence[Sequence[int]], config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sources as a model reads them: ids (B, S) int64 ending in end-of-sentence, padded, and lengths (B) int64."""
+    return pad_ids([[*source, config.eos] for source in sources], config, device)
 
 
-def pad_ids(rows: Sequence[Sequence[int]], model: Seq2Seq) -> tuple[Tensor, Tensor]:
-    """Padded ids (B, L) int64 and their lengths (B) int64, on the model's device."""
-    device, longest = model.output_bias.device, max(map(len, rows))
-    padded = [[*row] + [model.config.pad] * (longest - len(row)) for row in rows]
+def pad_ids(rows: Sequence[Sequence[int]], config: ModelConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Padded ids (B, L) int64 and their lengths (B) int64."""
+    longest = max(map(len, rows))
+    padded = [[*row] + [config.pad] * (longest - len(row)) for row in rows]
     return torch.tensor(padded, device=device), torch.tensor([len(row) for row in rows], device=device)

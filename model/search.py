@@ -30,7 +30,8 @@ from typing import NamedTuple
 import torch
 
 from model.beam import Batch, Extended, extend, join, pad_ids, pad_sources, trim
-from model.config import LengthLimit, LengthPenalty
+from model.config import LengthLimit, LengthPenalty, ModelConfig
+from model.ensemble import Model, as_ensemble
 from model.seq2seq import Seq2Seq
 
 
@@ -85,10 +86,10 @@ class _Sentence:
 
 
 class BeamSearch:
-    """A set of sentences under translation by one model."""
+    """A set of sentences under translation by one model, or by several as an ensemble."""
 
-    def __init__(self, model: Seq2Seq, length_limit: LengthLimit) -> None:
-        self.model, self.length_limit = model, length_limit
+    def __init__(self, model: Model, length_limit: LengthLimit) -> None:
+        self.model, self.length_limit = as_ensemble(model), length_limit
         self._tickets = itertools.count()
         self._sentences: list[_Sentence] = []
         self._batch: Batch | None = None
@@ -122,7 +123,7 @@ class BeamSearch:
         if len(sources) != len(options):
             raise ValueError(f"{len(sources)} sources came with {len(options)} options; give one for each")
         for source, option in zip(sources, options, strict=True):
-            _check(source, option, self.model)
+            _check(source, option, self.model.config)
         if not sources:
             return []
         sentences = [
@@ -168,8 +169,8 @@ class BeamSearch:
 
     def _encode(self, sources: Sequence[Sequence[int]], sentences: list[_Sentence]) -> Batch:
         """A batch of just the arrivals, as wide as their widest beam."""
-        config, device = self.model.config, self.model.output_bias.device
-        memory = self.model.encode(*pad_sources(sources, self.model))
+        config, device = self.model.config, self.model.device
+        memory = self.model.encode(*pad_sources(sources, config, device))
         slots, width = len(sentences), max(sentence.options.beam_size for sentence in sentences)
         rows = torch.arange(slots, device=device).repeat_interleave(width)
         longest = max(len(sentence.options.prefix) for sentence in sentences)
@@ -207,7 +208,7 @@ class BeamSearch:
 
 
 def translate(
-    model: Seq2Seq,
+    model: Model,
     sources: Sequence[Sequence[int]],
     options: SearchOptions,
     length_limit: LengthLimit,
@@ -219,7 +220,7 @@ def translate(
     positions times beam size. Raises ValueError as :meth:`BeamSearch.admit` does, before anything is translated.
     """
     for source in sources:
-        _check(source, options, model)
+        _check(source, options, model.config)
     search = BeamSearch(model, length_limit)
     waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     place: dict[int, int] = {}
@@ -274,9 +275,9 @@ def annotate(model: Seq2Seq, sources: Sequence[Sequence[int]], targets: Sequence
     for pieces, target in zip(sources, targets, strict=True):
         _check_ids("source", pieces, config.source_vocabulary)
         _check_ids("target", target, config.target_vocabulary)
-    source, source_lengths = pad_sources(sources, model)
-    target_input, _ = pad_ids([[config.bos, *target] for target in targets], model)
-    target_output, _ = pad_ids([[*target, config.eos] for target in targets], model)
+    source, source_lengths = pad_sources(sources, config, model.device)
+    target_input, _ = pad_ids([[config.bos, *target] for target in targets], config, model.device)
+    target_output, _ = pad_ids([[*target, config.eos] for target in targets], config, model.device)
     features, attention = model.attend(source, source_lengths, target_input)
     scores = torch.log_softmax(model.logits(features).float(), dim=-1).gather(2, target_output.unsqueeze(-1)).squeeze(2)
     return [
@@ -285,12 +286,12 @@ def annotate(model: Seq2Seq, sources: Sequence[Sequence[int]], targets: Sequence
     ]
 
 
-def _check(source: Sequence[int], options: SearchOptions, model: Seq2Seq) -> None:
+def _check(source: Sequence[int], options: SearchOptions, config: ModelConfig) -> None:
     if not source:
         raise ValueError("a source is empty; give it at least one piece")
-    _check_ids("source", source, model.config.source_vocabulary)
-    _check_ids("prefix", options.prefix, model.config.target_vocabulary)
-    reserved = {model.config.pad, model.config.bos, model.config.eos} & {*options.prefix}
+    _check_ids("source", source, config.source_vocabulary)
+    _check_ids("prefix", options.prefix, config.target_vocabulary)
+    reserved = {config.pad, config.bos, config.eos} & {*options.prefix}
     if reserved:
         raise ValueError(f"prefix holds the reserved ids {sorted(reserved)}; give pieces of text only")
     if not 1 <= options.n_best <= options.beam_size:

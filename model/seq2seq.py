@@ -57,6 +57,11 @@ class Seq2Seq(nn.Module):
         features, weights = self.decoder(embedded, self.start(memory), memory)
         return features.transpose(0, 1), weights
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.output_bias.device
+
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""
         return functional.linear(features, self.output_weight(), self.output_bias)
