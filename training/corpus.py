@@ -7,16 +7,17 @@ one encoding; variant 0 is the canonical one.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from model.config import Frozen
@@ -30,6 +31,7 @@ from training.shards import IndexArray, PieceArray, Shard, ShardWriter, piece_dt
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _REPORT = "cleaning.json"
+_LENGTHS_AT_ONCE = 1 << 20
 
 
 class LengthRatio(NamedTuple):
@@ -37,6 +39,14 @@ class LengthRatio(NamedTuple):
 
     mean: float
     deviation: float
+
+
+class Part(NamedTuple):
+    """The pairs of one corpus of a list: ``pairs`` of them from ``first`` on."""
+
+    first: int
+    pairs: int
+    weight: float  # how many times each is to be seen an epoch, on average
 
 
 class _Manifest(Frozen):
@@ -76,19 +86,10 @@ class Corpus:
         return f"{self.fingerprint} {self._corpus_weights}"
 
     @property
-    def weights(self) -> npt.NDArray[np.float64]:
-        """How many times each pair is to be seen an epoch, on average, (N,)."""
-        return np.repeat(np.asarray(self._corpus_weights, dtype=np.float64), self._corpus_pairs)
-
-    @property
-    def source_lengths(self) -> npt.NDArray[np.int32]:
-        """Pieces of each source in its canonical encoding, (N,), without end of sentence."""
-        return self.source.lengths(slice(0, None, self.variants))
-
-    @property
-    def target_lengths(self) -> npt.NDArray[np.int32]:
-        """Pieces of each target in its canonical encoding, (N,), without begin and end of sentence."""
-        return self.target.lengths(slice(0, None, self.variants))
+    def parts(self) -> tuple[Part, ...]:
+        """Where the pairs of each corpus of the list stand, and their weight."""
+        firsts = accumulate(self._corpus_pairs, initial=0)
+        return tuple(map(Part, firsts, self._corpus_pairs, self._corpus_weights))
 
     def rows(self, pairs: IndexArray, variants: IndexArray | int = 0) -> IndexArray:
         """The rows of the shards that hold ``variants`` of ``pairs``, (N,)."""
@@ -100,9 +101,14 @@ class Corpus:
         return self.source[row], self.target[row]
 
     def length_ratio(self) -> LengthRatio:
-        """Statistics of target pieces / source pieces over the canonical encodings."""
-        ratios = self.target_lengths / self.source_lengths
-        return LengthRatio(float(ratios.mean()), float(ratios.std()))
+        """Statistics of target pieces / source pieces over the canonical encodings; reads 16 bytes a row, no piece."""
+        total = squares = 0.0
+        for start in range(0, len(self), _LENGTHS_AT_ONCE):
+            rows = slice(start * self.variants, (start + _LENGTHS_AT_ONCE) * self.variants, self.variants)
+            ratios = self.target.lengths(rows) / self.source.lengths(rows)
+            total, squares = total + float(ratios.sum()), squares + float(np.square(ratios).sum())
+        mean = total / len(self)
+        return LengthRatio(mean, math.sqrt(max(0.0, squares / len(self) - mean**2)))
 
 
 def prepare_corpus(

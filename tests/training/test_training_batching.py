@@ -12,7 +12,7 @@ from tokenizer.subword import BOS, EOS, PAD, TokenizerPair
 from training.batching import Batch, BatchStream, ordered_batches
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.planning import Plan, plan_epoch
+from training.planning import Plan, Window, plan_epoch
 
 WORDS = ["river", "ferry", "water", "Fluss", "Wasser", "Morgen", "and", "und", "!"]
 BUDGET = 300
@@ -144,7 +144,8 @@ def test_batches_are_decided_by_seed_and_epoch(corpus: Corpus) -> None:
 
 
 def test_all_variants_are_drawn(corpus: Corpus) -> None:
-    rows = plan_epoch(corpus, BUDGET, 1, 0).rows
+    plan = plan_epoch(corpus, BUDGET, 1, 0)
+    rows = np.concatenate([plan[batch] for batch in range(len(plan))])
     counts = np.bincount(rows % corpus.variants, minlength=3)
     assert counts.min() > len(corpus) / 5
 
@@ -193,10 +194,61 @@ def test_validation_gives_every_canonical_pair_once_and_always_alike(corpus: Cor
     assert found == Counter((*corpus.pair(index)[0].tolist(), EOS) for index in range(len(corpus)))
 
 
-def test_long_corpora_are_sorted_in_pools(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.planning._POOL_PAIRS", 100)
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three windows of ten blocks each for 300 pairs."""
+    monkeypatch.setattr("training.planning._WINDOW_PAIRS", 100)
+    monkeypatch.setattr("training.planning._BLOCK_PAIRS", 10)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_long_corpora_are_sorted_window_by_window(corpus: Corpus) -> None:
     plan = plan_epoch(corpus, BUDGET, 1, 0)
     assert drawn(corpus, plan) == Counter(range(len(corpus)))
     lengths = [corpus.target.lengths(plan[batch]) for batch in range(len(plan))]
-    assert sum(some.min() < 8 for some in lengths) > 5  # short pairs of three pools
+    assert sum(some.min() < 8 for some in lengths) > 5  # short pairs of three windows
     assert max(some.max() - some.min() for some in lengths) < 20  # the long end of one never joins the next one's start
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_window_mixes_pairs_from_the_whole_corpus(corpus: Corpus) -> None:
+    plan = plan_epoch(corpus, BUDGET, 1, 0)
+    early = np.concatenate([plan[batch] for batch in range(len(plan) // 3)]) // corpus.variants
+    thirds = np.bincount(early // 100, minlength=3)
+    assert thirds.min() > 0
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_batch_is_the_same_wherever_the_plan_was_entered(corpus: Corpus) -> None:
+    forwards, backwards = plan_epoch(corpus, BUDGET, 1, 0), plan_epoch(corpus, BUDGET, 1, 0)
+    batches = range(len(forwards))
+    ahead = [forwards[batch].tolist() for batch in batches]
+    assert [backwards[batch].tolist() for batch in reversed(batches)] == ahead[::-1]
+    with pytest.raises(IndexError):
+        forwards[len(forwards)]
+
+
+def test_entering_a_plan_makes_no_more_windows_than_needed(corpus: Corpus) -> None:
+    made: list[int] = []
+
+    def window(number: int) -> Window:
+        made.append(number)
+        return Window(np.arange(4), np.array([0, 2]), np.array([2, 4]), 4, 4)
+
+    plan = Plan(5, window)
+    assert plan[3].tolist() == [2, 3]
+    assert made == [0, 1]
+    assert len(plan) == 10
+    assert made == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize(("weight", "least", "most"), [(2.5, 2, 3), (0.5, 0, 1)])
+def test_weights_hold_across_windows(
+    tmp_path: Path, tiny_tokenizer: TokenizerPair, weight: float, least: int, most: int
+) -> None:
+    corpus = prepare(tmp_path, tiny_tokenizer, weight=weight)
+    times = drawn(corpus, plan_epoch(corpus, BUDGET, 1, 0))
+    counts = [times[pair] for pair in range(len(corpus))]
+    assert (min(counts), max(counts)) == (least, most)
+    assert sum(counts) / len(corpus) == pytest.approx(weight, abs=0.15)

@@ -58,7 +58,6 @@ def test_the_canonical_variant_is_the_tokenizers_encoding(tmp_path: Path, tiny_t
         pieces = corpus.pair(index)
         assert pieces[0].tolist() == tiny_tokenizer.source.encode(source)
         assert pieces[1].tolist() == tiny_tokenizer.target.encode(target)
-        assert (corpus.source_lengths[index], corpus.target_lengths[index]) == (len(pieces[0]), len(pieces[1]))
 
 
 def test_sampled_variants_spell_the_same_text_otherwise(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
@@ -95,7 +94,7 @@ def test_corpora_follow_each_other_with_their_weights(tmp_path: Path, tiny_token
     first = write_tsv(tmp_path / "a", TEXTS[:1])
     second = write_tsv(tmp_path / "b", TEXTS[1:]).model_copy(update={"weight": 2.5})
     corpus = prepare(tmp_path, tiny_tokenizer, first, second)
-    assert corpus.weights.tolist() == [1, 2.5, 2.5, 2.5]
+    assert corpus.parts == ((0, 1, 1.0), (1, 3, 2.5))
     assert [report.kept for report in corpus.report.corpora] == [1, 3]
 
 
@@ -131,7 +130,7 @@ def test_moved_files_and_new_weights_reuse_the_folder(tmp_path: Path, tiny_token
     there = write_tsv(tmp_path / "moved" / "tsv", TEXTS).model_copy(update={"weight": 3.0})
     corpora = prepare(tmp_path, tiny_tokenizer, here), prepare(tmp_path, tiny_tokenizer, there)
     assert corpora[0].folder == corpora[1].folder
-    assert corpora[1].weights.tolist() == [3.0] * len(TEXTS)
+    assert [part.weight for part in corpora[1].parts] == [3.0]
 
 
 def test_changed_text_or_settings_are_encoded_anew(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
