@@ -23,8 +23,12 @@ class ModelConfig(Frozen):
     hidden: int = Field(default=256, gt=0, le=2**16, description="Width of a layer; half for an encoder direction.")
     encoder_layers: int = Field(default=2, ge=1, le=16)
     decoder_layers: int = Field(default=2, ge=1, le=16, description="The bottom layer queries the attention.")
+    cell: Literal["rnn", "gru", "lstm", "peephole_lstm", "layernorm_lstm", "ssru"] = Field(
+        default="lstm", description="Of every recurrent layer, in the encoder and in the decoder."
+    )
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
-    heads: int = Field(default=4, ge=1, description="Heads of multi-head attention; other attentions have one.")
+    heads: int = Field(default=4, ge=1, description="Heads of multi-head and self-attention; others have one.")
+    self_attention: bool = Field(default=False, description="A self-attention layer over the encoder's outputs.")
     input_feeding: bool = Field(default=False, description="Feed the attentional output back: slow.")
     tied: Literal["none", "target", "all"] = Field(
         default="all", description="The output shares the target's embeddings, or all share one."
@@ -33,6 +37,9 @@ class ModelConfig(Frozen):
     residual: bool = Field(default=True, description="Add a layer's input to its output where the widths agree.")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Between layers; one mask over all time steps.")
     embedding_dropout: float = Field(default=0.2, ge=0, lt=1, description="On embeddings; one mask over all steps.")
+    recurrent_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="On the weights from hidden to hidden; one mask over all steps."
+    )
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of pieces zeroed in training.")
     pad: int = Field(default=0, ge=0)
     unk: int = Field(default=1, ge=0)
@@ -43,8 +50,10 @@ class ModelConfig(Frozen):
     def _consistent(self) -> ModelConfig:
         if self.hidden % 2:
             raise ValueError(f"hidden is {self.hidden}; it must be even, half of it for each encoder direction")
-        if self.attention == "multihead" and self.hidden % self.heads:
+        if (self.attention == "multihead" or self.self_attention) and self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if self.cell == "ssru" and self.recurrent_dropout:
+            raise ValueError("ssru has no recurrent weights to drop; set recurrent_dropout to 0 or choose another cell")
         if self.tied == "all" and self.source_vocabulary != self.target_vocabulary:
             raise ValueError("tied: all needs a joint vocabulary; use tied: target with separate ones")
         if len({self.pad, self.unk, self.bos, self.eos}) != 4:

@@ -1,11 +1,12 @@
-"""The encoder: stacked bidirectional LSTM layers over padded sequences."""
+"""The encoder: stacked bidirectional layers over padded sequences, and what the decoder starts from."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from model.cells import CellState, LSTMLayer
+from model.attention import MultiHeadAttention
+from model.cells import CELLS, CellState, RecurrentLayer, build_cell
 from model.config import ModelConfig
 
 
@@ -32,12 +33,11 @@ def reversal(lengths: Tensor, positions: int) -> Tensor:
 
 
 class BidirectionalLayer(nn.Module):
-    """Two forward layers, one fed with each sequence reversed within its own length: fused without packing."""
+    """Two layers, one fed with each sequence reversed within its own length: fused without packing."""
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, forward_layer: RecurrentLayer, backward_layer: RecurrentLayer) -> None:
         super().__init__()
-        self.forward_layer = LSTMLayer(inputs, hidden // 2)
-        self.backward_layer = LSTMLayer(inputs, hidden // 2)
+        self.forward_layer, self.backward_layer = forward_layer, backward_layer
 
     def forward(self, sequence: Tensor, reverse: Tensor) -> Tensor:
         """``sequence`` (T, N, I) with ``reverse`` (T, N) from :func:`reversal` to outputs (T, N, H)."""
@@ -51,6 +51,28 @@ def _gather(sequence: Tensor, index: Tensor) -> Tensor:
     return sequence.gather(0, index.unsqueeze(-1).expand_as(sequence))
 
 
+class SelfAttention(nn.Module):
+    """``x + attention(norm(x))`` over the recurrent outputs: every position sees every other in one step.
+
+    The hybrid that stacks attention upon recurrence (Chen et al. 2018, section 6), with one layer, normalised before
+    and without a feed-forward part; the attention is that of Vaswani et al. 2017, section 3.2.2.
+    """
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden)
+        self.attention = MultiHeadAttention(hidden, heads)
+        self.dropout = LockedDropout(dropout)
+
+    def forward(self, sequence: Tensor, lengths: Tensor) -> Tensor:
+        """``sequence`` (T, N, H) and ``lengths`` (N) to outputs (T, N, H), meaningless beyond each length."""
+        rows = self.norm(sequence).transpose(0, 1)  # (N, T, H)
+        mask = torch.arange(rows.shape[1], device=lengths.device) < lengths.unsqueeze(1)  # (N, T)
+        mixed, _ = self.attention(rows, self.attention.project(rows), rows, mask)
+        attended: Tensor = sequence + self.dropout(mixed.transpose(0, 1))
+        return attended
+
+
 class Encoder(nn.Module):
     """Embedded source (T, N, E) to outputs (T, N, H) and a start state for each decoder layer."""
 
@@ -58,10 +80,18 @@ class Encoder(nn.Module):
         super().__init__()
         self.residual = config.residual
         widths = [config.embedding] + [config.hidden] * (config.encoder_layers - 1)
-        self.layers = nn.ModuleList(BidirectionalLayer(width, config.hidden) for width in widths)
+        self.layers = nn.ModuleList(self._layer(config, width) for width in widths)
         norms = (nn.LayerNorm(config.hidden) if config.layer_norm else nn.Identity() for _ in widths)
         self.norms = nn.ModuleList(norms)
         self.dropout = LockedDropout(config.dropout)
+        over = SelfAttention(config.hidden, config.heads, config.dropout) if config.self_attention else None
+        self.self_attention = over
+
+    @staticmethod
+    def _layer(config: ModelConfig, inputs: int) -> BidirectionalLayer:
+        half = config.hidden // 2
+        ahead, back = (build_cell(config.cell, inputs, half, config.recurrent_dropout) for _ in range(2))
+        return BidirectionalLayer(ahead, back)
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """``embedded`` (T, N, E), ``lengths`` (N); outputs (T, N, H), meaningless beyond each length."""
@@ -72,23 +102,23 @@ class Encoder(nn.Module):
             if self.residual and sequence.shape == output.shape:
                 output = output + sequence
             sequence = self.dropout(norm(output))
-        return sequence
+        return sequence if self.self_attention is None else self.self_attention(sequence, lengths)
 
 
 class Bridge(nn.Module):
-    """Decoder start state: ``tanh(W mean + b)`` of the encoder's outputs, each layer with its own W and b.
+    """Decoder start state: ``tanh(W mean + b)`` of the encoder's outputs, W and b of its own for each layer's parts.
 
     The mean over real positions sees both directions of every word (as Nematus does; Sennrich et al. 2017, 3.1).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layers = config.decoder_layers
-        self.project = nn.Linear(config.hidden, config.decoder_layers * 2 * config.hidden)
+        self.layers, self.cell = config.decoder_layers, CELLS[config.cell]
+        self.project = nn.Linear(config.hidden, config.decoder_layers * self.cell.parts * config.hidden)
 
     def forward(self, outputs: Tensor, mask: Tensor) -> tuple[CellState, ...]:
         """``outputs`` (B, S, H) and ``mask`` (B, S) to one state for each decoder layer."""
         weights = mask.to(outputs.dtype).unsqueeze(-1)
         mean = (outputs * weights).sum(dim=1) / weights.sum(dim=1)  # (B, H)
-        parts = torch.tanh(self.project(mean)).chunk(2 * self.layers, dim=-1)
-        return tuple(CellState(hidden, cell) for hidden, cell in zip(parts[::2], parts[1::2], strict=True))
+        layers = torch.tanh(self.project(mean)).chunk(self.layers, dim=-1)
+        return tuple(self.cell.begin(*layer.chunk(self.cell.parts, dim=-1)) for layer in layers)

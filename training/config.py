@@ -43,14 +43,17 @@ class ModelOptions(Frozen):
     hidden: int = 256
     encoder_layers: int = 2
     decoder_layers: int = 2
+    cell: Literal["rnn", "gru", "lstm", "peephole_lstm", "layernorm_lstm", "ssru"] = "lstm"
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
     heads: int = 4
+    self_attention: bool = False
     input_feeding: bool = False
     tied: Literal["none", "target", "all"] = "all"
     layer_norm: bool = True
     residual: bool = True
     dropout: float = 0.2
     embedding_dropout: float = 0.2
+    recurrent_dropout: float = 0.0
     word_dropout: float = 0.0
 
     def config(self, source_vocabulary: int, target_vocabulary: int) -> ModelConfig:

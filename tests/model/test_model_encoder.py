@@ -35,7 +35,7 @@ def test_reversal_leaves_padding_in_place() -> None:
 @torch.no_grad()
 def test_without_packing_it_equals_torch_with_packing(sequence: Tensor) -> None:
     torch.manual_seed(3)
-    layer = BidirectionalLayer(INPUTS, HIDDEN)
+    layer = BidirectionalLayer(LSTMLayer(INPUTS, HIDDEN // 2), LSTMLayer(INPUTS, HIDDEN // 2))
     reference = nn.LSTM(INPUTS, HIDDEN // 2, bidirectional=True)
     for direction, suffix in ((layer.forward_layer, ""), (layer.backward_layer, "_reverse")):
         getattr(reference, f"weight_ih_l0{suffix}").copy_(direction.weight_ih)
