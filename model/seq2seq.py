@@ -99,12 +99,22 @@ class Seq2Seq(nn.Module):
         """Time-major embeddings (T, B, E) of ids (B, T), with dropout of words and of units."""
         embedded = self._scale(table(ids.t()))
         if self.training and self.config.word_dropout:
-            # A word is dropped wherever it stands in the sentence's batch row: zeroed, not replaced (Gal 2016).
-            kept = torch.rand(embedded.shape[:2], device=ids.device) >= self.config.word_dropout
-            embedded = embedded * kept.unsqueeze(-1).to(embedded.dtype)
+            embedded = embedded * word_mask(ids.t(), self.config.word_dropout).unsqueeze(-1).to(embedded.dtype)
         dropped: Tensor = self.embedding_dropout(embedded)
         return dropped
 
     def _scale(self, embedded: Tensor) -> Tensor:
         """Tied tables serve as output weights of norm 1; as inputs they are scaled to unit variance."""
         return embedded * math.sqrt(self.config.embedding)
+
+
+def word_mask(ids: Tensor, probability: float) -> Tensor:
+    """Word dropout (Gal & Ghahramani 2016, section 4.2): factors (T, B), float32, for the embeddings of ids (T, B).
+
+    What is dropped is a piece of the vocabulary, so that it vanishes from all its places in a sentence or from none;
+    what stays is divided by the share kept, as in any dropout. Each sentence draws for itself.
+    """
+    same = (ids.unsqueeze(0) == ids.unsqueeze(1)).byte()  # (T, T, B); argmax knows no bool
+    first = same.argmax(dim=0)  # (T, B): one place that stands for all those of the same piece
+    kept = torch.rand(ids.shape, device=ids.device).gather(0, first) >= probability
+    return kept / (1 - probability)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.decoder import Memory, State
-from model.seq2seq import Seq2Seq
+from model.seq2seq import Seq2Seq, word_mask
 
 SOURCE = torch.tensor([[5, 6, 7, 8, 3], [9, 4, 3, 0, 0], [3, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([5, 3, 1])
@@ -182,9 +182,27 @@ def test_tied_tables_are_one_tensor(tied: str, tables: int) -> None:
 def test_word_dropout_takes_whole_pieces_and_only_in_training() -> None:
     config = ModelConfig(source_vocabulary=9, target_vocabulary=9, embedding=4, hidden=4, word_dropout=0.5)
     model = Seq2Seq(config.model_copy(update={"embedding_dropout": 0.0}))
-    ids = torch.full((8, 20), 5)
+    ids = torch.arange(4, 9).repeat(30, 4)  # each piece four times in each of 30 sentences
     torch.manual_seed(1)
     zero = model.train()._embed(model.target_embedding, ids) == 0
     assert torch.equal(zero.any(dim=-1), zero.all(dim=-1))
     assert 0.3 < zero.float().mean().item() < 0.7
     assert (model.eval()._embed(model.target_embedding, ids) != 0).all()
+
+
+def test_word_dropout_drops_a_piece_wherever_it_stands_in_its_sentence() -> None:
+    """Of "the dog and the cat" may stay "- dog and - cat", never "- dog and the cat" (Gal & Ghahramani 2016)."""
+    torch.manual_seed(1)
+    the, dog, and_, cat = 4, 5, 6, 7
+    mask = word_mask(torch.tensor([the, dog, and_, the, cat]).unsqueeze(1).expand(5, 200), 0.5)
+    assert torch.equal(mask[0], mask[3])
+    for place in (1, 2, 4):
+        assert not torch.equal(mask[0], mask[place])
+    assert 0 < mask[0].mean() < mask[0].max()  # not in all sentences alike
+
+
+def test_word_dropout_leaves_the_expected_embedding_as_it_is() -> None:
+    torch.manual_seed(1)
+    mask = word_mask(torch.arange(100).unsqueeze(1).expand(100, 200), 0.3)
+    torch.testing.assert_close(mask.mean(), torch.tensor(1.0), atol=0.02, rtol=0)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
