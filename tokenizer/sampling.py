@@ -40,9 +40,11 @@ class Vocabulary(NamedTuple):
 
 
 class StretchSampler(Protocol):
-    """Samples the pieces of a non-empty run of characters without white space."""
+    """Segments a non-empty run of characters without white space."""
 
     def sample(self, stretch: str, alpha: float, generator: random.Random) -> Sequence[str]: ...
+
+    def best(self, stretch: str) -> Sequence[str]: ...
 
 
 class Sampler:
@@ -69,6 +71,11 @@ class Sampler:
                 for part in self._stretches.sample(marked[start : start + STRETCH], alpha, generator):
                     ids.extend(self._vocabulary.spell(part))
         return ids
+
+    def cover(self, stretch: str) -> list[int]:
+        """The ordinary pieces in the model's own segmentation of a non-empty stretch; other characters are left out."""
+        known = self._vocabulary.ids
+        return [known[part] for part in self._stretches.best(stretch) if part in known]
 
 
 class UnigramLattice:
@@ -99,17 +106,30 @@ class UnigramLattice:
         forward = [0.0]  # log of the summed weights of all segmentations of stretch[:end]
         lattice: list[tuple[list[int], list[float]]] = []
         for end in range(1, len(stretch) + 1):
-            starts = [
-                start
-                for start in range(max(0, end - self._longest), end)
-                if stretch[start:end] in self._scores or end - start == 1
-            ]
-            logs = [forward[start] + alpha * self._scores.get(stretch[start:end], self._unknown) for start in starts]
+            starts = self._starts(stretch, end)
+            logs = [forward[start] + alpha * self._score(stretch[start:end]) for start in starts]
             highest = max(logs)
             cumulative = list(accumulate(math.exp(log - highest) for log in logs))
             forward.append(highest + math.log(cumulative[-1]))
             lattice.append((starts, cumulative))
         return lattice
+
+    def best(self, stretch: str) -> list[str]:
+        """The most probable segmentation."""
+        paths: list[tuple[float, list[str]]] = [(0.0, [])]  # score and parts of the best segmentation of stretch[:end]
+        for end in range(1, len(stretch) + 1):
+            extended = [(paths[start], stretch[start:end]) for start in self._starts(stretch, end)]
+            scored = [(score + self._score(part), [*parts, part]) for (score, parts), part in extended]
+            paths.append(max(scored, key=lambda path: path[0]))
+        return paths[-1][1]
+
+    def _starts(self, stretch: str, end: int) -> list[int]:
+        """Where a part that ends at ``end`` may begin: every piece of the vocabulary, and the single character."""
+        possible = range(max(0, end - self._longest), end)
+        return [start for start in possible if stretch[start:end] in self._scores or end - start == 1]
+
+    def _score(self, part: str) -> float:
+        return self._scores.get(part, self._unknown)
 
 
 class BpeDropout:
@@ -123,6 +143,10 @@ class BpeDropout:
         while (place := self._next_merge(parts, alpha, generator)) is not None:
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
         return parts
+
+    def best(self, stretch: str) -> list[str]:
+        """All merges made."""
+        return self.sample(stretch, 0.0, random.Random(0))
 
     def _next_merge(self, parts: list[str], alpha: float, generator: random.Random) -> int | None:
         """The place of the best merge that is not dropped; only a merge that would win needs its draw."""

@@ -104,6 +104,19 @@ class Subword:
             raise ValueError(f"alpha is {alpha}, but has to lie between 0 and 1")
         return [self._sampler.sample(normalize(text), alpha, _generator) for text in texts]
 
+    def pieces(self) -> list[str]:
+        """The text of every piece by id, "▁" being a space: reserved ids, user symbols, bytes, then the others."""
+        texts: list[str] = self._processor.id_to_piece(list(range(self.vocabulary_size)))
+        return texts
+
+    def cover(self, piece: str) -> list[int]:
+        """The ids of this model's pieces that the text of a piece, of another model for instance, is made of.
+
+        Unlike encode it takes "▁" as it stands and puts no space in front. A character that has no piece, which encode
+        would write as bytes, is left out.
+        """
+        return self._sampler.cover(piece) if piece else []
+
     @cached_property
     def _sampler(self) -> Sampler:
         return Sampler(self._processor)

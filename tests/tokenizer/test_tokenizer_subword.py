@@ -196,3 +196,28 @@ def test_an_incomplete_or_ambiguous_pair_is_an_error(tmp_path: Path, names: list
         (tmp_path / name).write_bytes(MODELS["bpe"].to_bytes())
     with pytest.raises(TokenizerError, match=r"has to hold either tokenizer\.model or both"):
         load_tokenizers(tmp_path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_pieces_are_listed_by_id(name: str) -> None:
+    pieces = MODELS[name].pieces()
+    assert len(pieces) == MODELS[name].vocabulary_size
+    assert pieces[:4] == ["<pad>", "<unk>", "<s>", "</s>"]
+    assert all(pieces[piece.id] == piece.text for piece in MODELS[name].encode_pieces("The ferry, <2de> ж"))
+
+
+@given(
+    model=EITHER,
+    word=st.one_of(st.sampled_from(" ".join(SENTENCES).split()), st.text("TheFrydi.24ü", min_size=1, max_size=12)),
+)
+def test_a_word_is_covered_by_the_pieces_of_its_encoding(model: Subword, word: str) -> None:
+    is_byte = {identifier for identifier, piece in enumerate(model.pieces()) if piece.startswith("<0x")}
+    assert model.cover(f"▁{word}") == [identifier for identifier in model.encode(word) if identifier not in is_byte]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_piece_is_covered_as_it_stands(name: str) -> None:
+    """No space in front, and nothing for the character that has no piece."""
+    model = MODELS[name]
+    assert "".join(model.pieces()[identifier] for identifier in model.cover("erжry")) == "erry"
+    assert model.cover("ж") == model.cover("") == []
