@@ -26,18 +26,34 @@ class Loss(NamedTuple):
 
 
 def smoothed_cross_entropy(
-    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, smoothing: float, pad: int
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    smoothing: float,
+    pad: int,
+    real: Tensor | None = None,
 ) -> Loss:
     """Label-smoothed cross-entropy (Szegedy et al. 2016, section 7), summed over positions that are not padding.
 
     ``features`` (B, T, E), output embeddings ``weight`` (V, E), ``bias`` (V), ``targets`` (B, T) int64. The target
-    distribution is ``1 - smoothing`` on the target plus ``smoothing / V`` on every piece.
+    distribution is ``1 - smoothing`` on the target plus ``smoothing / V`` on every piece. ``real``: see
+    :func:`real_positions`.
     """
-    real = targets != pad
-    kept = targets[real]
+    real = real_positions(targets, pad) if real is None else real
+    kept = targets.flatten().index_select(0, real)
     apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedCrossEntropy.apply
-    smoothed, likelihood = apply(features[real], weight, bias, kept, smoothing)
+    smoothed, likelihood = apply(features.flatten(0, 1).index_select(0, real), weight, bias, kept, smoothing)
     return Loss(smoothed, likelihood, len(kept))
+
+
+def real_positions(targets: Tensor, pad: int) -> Tensor:
+    """Where the flattened ``targets`` (B, T) are no padding, (N,) int64.
+
+    Finding them on a GPU makes the host wait; a training step brings them along from the CPU.
+    """
+    return (targets != pad).flatten().nonzero().squeeze(1)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

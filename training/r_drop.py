@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.objective import Loss
+from training.objective import Loss, real_positions
 
 # Positions a chunk, two rows each.
 CHUNK = 256
@@ -23,7 +23,15 @@ def twice(tensor: Tensor) -> Tensor:
 
 
 def r_drop_cross_entropy(
-    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, *, alpha: float, smoothing: float, pad: int
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float,
+    smoothing: float,
+    pad: int,
+    real: Tensor | None = None,
 ) -> Loss:
     """Half of the loss of Liang et al. 2021, section 2.1, summed over the positions of ``targets`` without padding.
 
@@ -33,12 +41,13 @@ def r_drop_cross_entropy(
         CE(p1) + CE(p2) + alpha * (KL(p1 || p2) + KL(p2 || p1)) / 2
 
     CE is label-smoothed. The half makes it the mean of the passes, so that the gradient, and with it ``clip_norm``, has
-    the size it has without R-Drop; alpha keeps the paper's meaning. ``positions`` counts a position once.
+    the size it has without R-Drop; alpha keeps the paper's meaning. ``positions`` counts a position once. ``real``: see
+    :func:`training.objective.real_positions`.
     """
-    real = targets != pad
-    kept = targets[real]
+    real = real_positions(targets, pad) if real is None else real
+    kept = targets.flatten().index_select(0, real)
     apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedRDrop.apply
-    passes = features.reshape(2, *targets.shape, -1)[:, real]  # (2, N, E)
+    passes = features.reshape(2, targets.numel(), -1).index_select(1, real)  # (2, N, E)
     smoothed, likelihood = apply(passes, weight, bias, kept, alpha, smoothing)
     return Loss(smoothed, likelihood, len(kept))
 
