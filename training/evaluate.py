@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from model.checkpoint import Evaluation, load_checkpoint
 from model.config import LengthLimit
+from model.ensemble import Ensemble, Model
+from model.sampling import sample
 from model.search import SearchOptions, translate
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import TokenizerPair, load_tokenizers
@@ -30,7 +32,7 @@ TOKEN_BUDGET = 8192
 
 
 class EvaluationError(Exception):
-    """There is nothing to evaluate; the message says what would be right."""
+    """There is nothing to evaluate, or it cannot be; the message says what would be right."""
 
 
 class Scores(NamedTuple):
@@ -46,7 +48,7 @@ class Scores(NamedTuple):
 class System(NamedTuple):
     """All that is needed to translate text as the service does."""
 
-    model: Seq2Seq
+    model: Model
     tokenizers: TokenizerPair
     length_limit: LengthLimit
     options: SearchOptions
@@ -55,21 +57,46 @@ class System(NamedTuple):
 
     def translate(self, texts: Sequence[str]) -> list[str]:
         """The best translation of each text, a line each; a text without a piece, such as a blank one, stays empty."""
-        encoded = self.tokenizers.source.encode_batch(texts)
-        filled = [index for index, pieces in enumerate(encoded) if pieces]
-        found = translate(
-            self.model, [encoded[index] for index in filled], self.options, self.length_limit, self.token_budget
-        )
-        translations = [""] * len(texts)
+        return [found[0] if found else "" for found in self.n_best(texts)]
+
+    def n_best(self, texts: Sequence[str]) -> list[list[str]]:
+        """The ``options.n_best`` translations of each text, best first; none of a text without a piece.
+
+        Raises EvaluationError where the model's scores are no numbers.
+        """
+        encoded, filled = self._encode(texts)
+        sources = [encoded[index] for index in filled]
+        found = translate(self.model, sources, self.options, self.length_limit, self.token_budget)
+        translations: list[list[str]] = [[] for _ in texts]
         for index, hypotheses in zip(filled, found, strict=True):
-            text = self.tokenizers.target.decode(hypotheses[0].pieces)
-            translations[index] = text.replace("\n", " ").replace("\r", " ")
+            if not hypotheses:
+                raise EvaluationError("the search ended without a translation: the model's scores are no numbers")
+            translations[index] = [self._line(hypothesis.pieces) for hypothesis in hypotheses]
         return translations
+
+    def sample(self, texts: Sequence[str], seeds: Sequence[int], temperature: float = 1.0) -> list[str]:
+        """A translation of each text drawn with its own seed; a text without a piece stays empty."""
+        encoded, filled = self._encode(texts)
+        sources, chosen = [encoded[index] for index in filled], [seeds[index] for index in filled]
+        found = sample(self.model, sources, chosen, self.length_limit, temperature, self.token_budget)
+        translations = [""] * len(texts)
+        for index, pieces in zip(filled, found, strict=True):
+            translations[index] = self._line(pieces)
+        return translations
+
+    def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+        """Pieces of each text, and the indices of texts that have any."""
+        encoded = self.tokenizers.source.encode_batch(texts)
+        return encoded, [index for index, pieces in enumerate(encoded) if pieces]
+
+    def _line(self, pieces: Sequence[int]) -> str:
+        return self.tokenizers.target.decode(pieces).replace("\n", " ").replace("\r", " ")
 
 
 class Run(NamedTuple):
-    """The best weights of a run as a system, and the text they were trained on."""
+    """The best weights of a run, alone and as a system, and the text they were trained on."""
 
+    model: Seq2Seq
     system: System
     train: Corpus
 
@@ -131,7 +158,8 @@ def open_run(recipe: Recipe, run_folder: Path) -> Run:
     options = SearchOptions(recipe.search.beam_size, length_penalty=recipe.search.length_penalty)
     model = model.to(device.name).eval().requires_grad_(False)
     limit = length_limit(train)
-    return Run(System(model, tokenizers, limit, options, recipe.data.target, recipe.search.token_budget), train)
+    system = System(model, tokenizers, limit, options, recipe.data.target, recipe.search.token_budget)
+    return Run(model, system, train)
 
 
 def open_checkpoint(folder: Path, device: str = "cpu", token_budget: int = TOKEN_BUDGET) -> System:
@@ -140,3 +168,26 @@ def open_checkpoint(folder: Path, device: str = "cpu", token_budget: int = TOKEN
     config = checkpoint.config
     options = SearchOptions(config.beam_size, length_penalty=config.length_penalty)
     return System(checkpoint.model, load_tokenizers(folder), config.length_limit, options, config.target, token_budget)
+
+
+def combine(systems: Sequence[System]) -> System:
+    """The systems as one that decodes with the mean of their models, and searches as the first of them does.
+
+    Raises EvaluationError where they do not share their language and tokenizers, EnsembleError where their models
+    cannot decode together.
+    """
+    first, *others = systems
+    for number, other in enumerate(others, start=2):
+        if other.language != first.language:
+            raise EvaluationError(
+                f"system {number} translates into {other.language}, the first into {first.language}; "
+                "an ensemble has one target language"
+            )
+        if other.tokenizers.files() != first.tokenizers.files():
+            raise EvaluationError(
+                f"system {number} has other tokenizers than the first; the members of an ensemble must have been "
+                "trained with the very same ones"
+            )
+    members = [system.model for system in systems]
+    flat = [one for member in members for one in (member.members if isinstance(member, Ensemble) else [member])]
+    return first._replace(model=Ensemble(flat)) if others else first

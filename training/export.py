@@ -47,14 +47,14 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
     run = open_run(recipe, run_folder)
     if recipe.search.tuning is not None:
         run = run._replace(system=tune(run.system, recipe, recipe.search.tuning, message))
-    weights = run.system.model.state_dict()
+    weights = run.model.state_dict()
     _require_finite(weights, recipe)
     config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name))
     files = run.system.tokenizers.files()
     results = _evaluate_as_stored(recipe, run.system, config, weights, run_folder, message)
     evaluations = tuple(result.evaluation(run.system.options) for result in results)
     config = config.model_copy(update={"evaluations": evaluations})
-    parameters = sum(parameter.numel() for parameter in run.system.model.parameters())
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
     card = render_card(config, recipe.export.card, parameters)
     save_checkpoint(folder, config, weights, {**files, CARD: card.encode()})
     return Exported(folder, config, results)
@@ -69,7 +69,7 @@ def _evaluate_as_stored(
     message: Callable[[str], None],
 ) -> list[Result]:
     """Scores of the very files that will be shipped, rounded weights and all, read back from disk."""
-    device = system.model.output_bias.device.type
+    device = system.model.device.type
     with tempfile.TemporaryDirectory(prefix=".export.", dir=run_folder) as temporary:
         folder = Path(temporary) / "checkpoint"
         save_checkpoint(folder, config, weights, system.tokenizers.files())

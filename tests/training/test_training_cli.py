@@ -11,8 +11,10 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from tests.conftest import write_checkpoint
+from tokenizer.subword import TokenizerPair
 from training.cli import app
-from training.evaluate import open_checkpoint, score
+from training.evaluate import combine, open_checkpoint, score
 
 SOURCES = ["The river is wide.", "She reads a book.", "It will rain."]
 REFERENCES = ["Der Fluss ist breit.", "Sie liest ein Buch.", "Es wird regnen."]
@@ -101,6 +103,29 @@ def test_evaluate_prints_the_scores_of_a_checkpoint_as_json(tiny_checkpoint: Pat
     assert {name: printed[name] for name in expected._fields} == expected._asdict()
     assert printed["sentences"] == 3
     assert printed["sentences_per_second"] > 0
+
+
+def test_evaluate_decodes_with_several_checkpoints_at_once(
+    tiny_checkpoint: Path, tiny_tokenizer: TokenizerPair, test_set: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = write_checkpoint(tmp_path / "other", tiny_tokenizer, "en", "de", seed=5)
+    source, reference = test_set
+    done = ferry_train("evaluate", tiny_checkpoint, other, "--source", source, "--reference", reference, "--json")
+    together = combine([open_checkpoint(tiny_checkpoint), open_checkpoint(other)]).translate(SOURCES)
+    assert together not in (
+        open_checkpoint(tiny_checkpoint).translate(SOURCES),
+        open_checkpoint(other).translate(SOURCES),
+    )
+    assert json.loads(done.stdout)["chrf2"] == score(together, REFERENCES).chrf2
+
+
+def test_evaluate_refuses_an_ensemble_of_two_languages(
+    tiny_checkpoint: Path, tiny_checkpoint_fr: Path, test_set: tuple[Path, Path]
+) -> None:
+    source, reference = test_set
+    done = ferry_train("evaluate", tiny_checkpoint, tiny_checkpoint_fr, "--source", source, "--reference", reference)
+    assert done.exit_code == 1
+    assert "system 2 translates into fr, the first into de" in done.stderr
 
 
 def test_evaluate_shows_a_table_and_writes_hypotheses(

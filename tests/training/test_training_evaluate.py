@@ -12,8 +12,10 @@ import pytest
 
 from model.config import LengthPenalty
 from model.search import SearchOptions
+from tests.conftest import ENGLISH, write_checkpoint
+from tokenizer.subword import TokenizerPair, train_subword
 from training.corpus_config import CorpusConfig
-from training.evaluate import Result, evaluate, open_checkpoint, score
+from training.evaluate import EvaluationError, Result, combine, evaluate, open_checkpoint, score
 from training.reading import CorpusError
 from training.scores import write_results
 
@@ -52,6 +54,36 @@ def test_a_translation_is_one_line(tiny_checkpoint: Path) -> None:
     system = open_checkpoint(tiny_checkpoint)
     system = system._replace(options=SearchOptions(beam_size=1, prefix=tuple(byte_pieces), max_length=4))
     assert len(system.translate(["The river"])[0].splitlines()) <= 1
+
+
+def test_the_n_best_are_different_translations_the_best_first(tiny_checkpoint: Path) -> None:
+    system = open_checkpoint(tiny_checkpoint)
+    system = system._replace(options=system.options._replace(n_best=3))
+    texts = ["The river is wide.", " ", "We cross the water."]
+    found = system.n_best(texts)
+    assert [len(hypotheses) for hypotheses in found] == [3, 0, 3]
+    assert [hypotheses[0] if hypotheses else "" for hypotheses in found] == system.translate(texts)
+
+
+def test_samples_keep_their_place_and_follow_their_seed(tiny_checkpoint: Path) -> None:
+    system = open_checkpoint(tiny_checkpoint)
+    drawn = system.sample(["The river is wide.", "", "The river is wide."], [1, 2, 3])
+    assert drawn[1] == ""
+    assert drawn[0] != drawn[2]
+    assert system.sample(["The river is wide."], [3]) == drawn[2:]
+
+
+def test_members_of_an_ensemble_need_the_same_tokenizers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    subword = train_subword(ENGLISH, model_type="bpe", vocabulary_size=330)
+    other = write_checkpoint(tmp_path / "other", TokenizerPair(subword, subword), "en", "de")
+    with pytest.raises(EvaluationError, match="system 2 has other tokenizers"):
+        combine([open_checkpoint(tiny_checkpoint), open_checkpoint(other)])
+
+
+def test_an_ensemble_can_have_an_ensemble_as_its_member(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    one = open_checkpoint(tiny_checkpoint)
+    other = open_checkpoint(write_checkpoint(tmp_path / "other", one.tokenizers, "en", "de", seed=4))
+    assert combine([combine([one, other]), one]).translate(ENGLISH) == combine([one, other, one]).translate(ENGLISH)
 
 
 def test_a_checkpoint_brings_its_search_options(tiny_checkpoint: Path) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from training.commands.shared import (
     AsJson,
+    DeviceName,
     DeviceOption,
     Dump,
     Overrides,
@@ -21,16 +22,20 @@ from training.commands.shared import (
     note,
     resolve,
 )
+from training.config import Recipe
 from training.corpus_config import CorpusConfig
 from training.device import pick_device
-from training.evaluate import EvaluationError, System, evaluate, open_checkpoint, open_run
+from training.evaluate import EvaluationError, System, combine, evaluate, open_checkpoint, open_run
 from training.scores import score_entry, score_table, write_results
 
 EVALUATION_FOLDER = "evaluation"
 
 
 def evaluate_command(
-    path: Annotated[Path, typer.Argument(metavar="RECIPE|CHECKPOINT", help="Recipe of a run, or checkpoint folder.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="RECIPE|CHECKPOINT...", help="Recipes of runs, checkpoint folders; several: ensemble."),
+    ],
     source: Annotated[Path | None, typer.Option(help="Text to translate, also .gz, .xz, .zst.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Its translation, line by line.")] = None,
     as_json: AsJson = False,
@@ -45,21 +50,18 @@ def evaluate_command(
     """Translate test sets by beam search and score them with sacreBLEU.
 
     A RECIPE is evaluated with the best weights of its run, on its test sets unless --source and --reference name
-    another. A CHECKPOINT needs --source and --reference.
+    another. A CHECKPOINT needs --source and --reference. Several, in any mixture, decode as one: by the mean of their
+    probabilities, with the search options and the test sets of the first, and nothing is written without --output.
     """
     with mendable_errors():
         corpora = _corpus(source, reference)
-        if path.is_dir():
-            if overrides or dump or not corpora:
-                raise EvaluationError(
-                    "a checkpoint is evaluated with --source and --reference, and has no --set or --dump"
-                )
-            system = open_checkpoint(path, pick_device(device))
-        else:
-            recipe = resolve(path, overrides, dump)
-            system = open_run(recipe, recipe.folder).system
-            output = output or (None if corpora else recipe.folder / EVALUATION_FOLDER)
-            corpora = corpora or recipe.data.test
+        recipes = [None if path.is_dir() else resolve(path, overrides, dump) for path in paths]
+        if (recipes[0] is None and not corpora) or (not any(recipes) and (overrides or dump)):
+            raise EvaluationError("a checkpoint is evaluated with --source and --reference, and has no --set or --dump")
+        if recipes[0] is not None and not corpora:
+            corpora = recipes[0].data.test
+            output = output or (recipes[0].folder / EVALUATION_FOLDER if len(paths) == 1 else None)
+        system = combine([_open(path, recipe, device) for path, recipe in zip(paths, recipes, strict=True)])
         if threads is not None:
             torch.set_num_threads(threads)
         score_corpora(_with_search(system, beam_size, alpha), corpora, output, as_json)
@@ -77,6 +79,10 @@ def score_corpora(system: System, corpora: Sequence[CorpusConfig], output: Path 
         return
     entries = [score_entry(result, system.options) for result in results]
     typer.echo(json.dumps(entries[0] if len(entries) == 1 else entries, indent=2, ensure_ascii=False))
+
+
+def _open(path: Path, recipe: Recipe | None, device: DeviceName) -> System:
+    return open_checkpoint(path, pick_device(device)) if recipe is None else open_run(recipe, recipe.folder).system
 
 
 def _corpus(source: Path | None, reference: Path | None) -> tuple[CorpusConfig, ...]:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from model.checkpoint import CheckpointError
+from model.ensemble import EnsembleError
 from tokenizer.normalize import InvalidTextError
 from tokenizer.subword import TokenizerError
 from training.config import Recipe
@@ -23,10 +24,12 @@ from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
 from training.state import StateError
 from training.trainer import TrainingError
+from training.workers import WorkerError
 
 MENDABLE = (
     RecipeError,
     CorpusError,
+    WorkerError,
     TokenizerError,
     InvalidTextError,
     StateError,
@@ -37,6 +40,7 @@ MENDABLE = (
     EvaluationError,
     ExportError,
     CheckpointError,
+    EnsembleError,
     OSError,
 )
 INTERRUPTED = 130  # exit status after SIGINT or SIGTERM
