@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from model.cells.fused import GRULayer, LSTMLayer, RNNLayer
 from model.cells.layer import CellState, MatrixLayer, RecurrentLayer
+from model.cells.layer_norm import LayerNormLSTMLayer
+from model.cells.peephole import PeepholeLSTMLayer
+from model.cells.ssru import SSRULayer
 
-__all__ = ["CELLS", "CellState", "GRULayer", "LSTMLayer", "MatrixLayer", "RNNLayer", "RecurrentLayer", "build_cell"]
+__all__ = ["CELLS", "CellState", "RecurrentLayer", "build_cell"]
 
 CELLS: dict[str, type[RecurrentLayer]] = {
     "rnn": RNNLayer,
     "gru": GRULayer,
     "lstm": LSTMLayer,
+    "peephole_lstm": PeepholeLSTMLayer,
+    "layernorm_lstm": LayerNormLSTMLayer,
+    "ssru": SSRULayer,
 }
 
 

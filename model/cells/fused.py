@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.cells.layer import CellState, MatrixLayer
+from model.cells.layer import CellState, LSTMKind, MatrixLayer
 
 
 class RNNLayer(MatrixLayer):
@@ -85,30 +85,18 @@ class GRULayer(MatrixLayer):
         return functional.pad(self.candidate_bias, (2 * self.hidden, 0))
 
 
-class LSTMLayer(MatrixLayer):
-    """LSTM (Hochreiter & Schmidhuber 1997) with the forget gate of Gers et al. 2000, blocks in the order of torch::
+class LSTMLayer(LSTMKind):
+    """LSTM with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000)::
 
-    i, f, g, o = split(W_ih x_t + W_hh h_{t-1} + b)
-    c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
-    h_t = sigmoid(o) * tanh(c_t)
+        i, f, g, o = split(W_ih x_t + W_hh h_{t-1} + b)
+        c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
+        h_t = sigmoid(o) * tanh(c_t)
+
+    As torch and cuDNN have it, but for their second bias, which adds nothing to the first.
     """
-
-    parts, blocks = 2, 4
-
-    def reset(self) -> None:
-        """As every matrix layer; forget bias 1 (Jozefowicz et al. 2015)."""
-        super().reset()
-        nn.init.ones_(self.bias.data[self.hidden : 2 * self.hidden])
-
-    @staticmethod
-    def begin(*parts: Tensor) -> CellState:
-        """``hidden`` and ``cell``, (N, H) each."""
-        hidden, cell = parts
-        return CellState(hidden, cell)
 
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
-        # The fused kernels take two biases; the second is a constant zero so that the model keeps one.
         weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
         sequence, hidden, cell, *weights = _cast(sequence, *(part.unsqueeze(0) for part in state), *weights)
         output, hidden, cell = torch.lstm(sequence, [hidden, cell], weights, True, 1, 0.0, self.training, False, False)

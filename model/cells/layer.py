@@ -99,3 +99,20 @@ class MatrixLayer(RecurrentLayer):
         """``W_ih x + W_hh h + b``, (N, blocks H), at one position."""
         weight = self.weight_hh if recurrent is None else recurrent
         return torch.addmm(self.bias, inputs, self.weight_ih.t()) + state.hidden @ weight.t()
+
+
+class LSTMKind(MatrixLayer):
+    """A matrix layer with a cell beside its hidden state, and blocks in the order of torch: i, f, g, o."""
+
+    parts, blocks = 2, 4
+
+    def reset(self) -> None:
+        """As every matrix layer; forget bias 1 (Jozefowicz et al. 2015)."""
+        super().reset()
+        nn.init.ones_(self.bias.data[self.hidden : 2 * self.hidden])
+
+    @staticmethod
+    def begin(*parts: Tensor) -> CellState:
+        """``hidden`` and ``cell``, (N, H) each."""
+        hidden, cell = parts
+        return CellState(hidden, cell)
