@@ -1,23 +1,27 @@
 """Drops pairs that would teach nothing or wrong things, and says which and why."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import compress, islice, repeat
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from model.config import Frozen
 from tokenizer.normalize import normalize
-from training.corpus_config import CleaningConfig, CorpusConfig
+from training.corpus_config import CleaningConfig
 from training.hashes import HashSet, hash_pairs
-from training.reading import CorpusError, Pair, read_pairs
+from training.reading import CHUNK_PAIRS, CorpusError, Pair
 
 Reason = Literal["empty", "too_short", "identical", "wrong_script", "duplicate", "too_long", "length_ratio"]
 
-CHUNK_PAIRS = 8192  # pairs held in memory at a time
-
-_Item = TypeVar("_Item")
+FaultArray = npt.NDArray[np.uint8]
+FAULTS: tuple[Reason | None, ...] = (None, *get_args(Reason))  # a fault's code is its place here
+KEPT = FAULTS.index(None)
+DUPLICATE = FAULTS.index("duplicate")
 
 
 class Dropped(Frozen):
@@ -70,9 +74,16 @@ class Tally:
         self._counts: dict[Reason, int] = {}
         self._examples: dict[Reason, Pair] = {}
 
-    def drop(self, reason: Reason, pair: Pair) -> None:
-        self._counts[reason] = self._counts.get(reason, 0) + 1
-        self._examples.setdefault(reason, pair)
+    def add(self, faults: FaultArray, pair: Callable[[int], Pair]) -> None:
+        """Counts some pairs by their faults, (N,); ``pair`` gives the one at a place, where an example is wanted."""
+        counts = np.bincount(faults, minlength=len(FAULTS))
+        self.kept += int(counts[KEPT])
+        for code in np.flatnonzero(counts).tolist():
+            reason = FAULTS[code]
+            if reason is not None:
+                self._counts[reason] = self._counts.get(reason, 0) + int(counts[code])
+                if reason not in self._examples:
+                    self._examples[reason] = pair(int(np.argmax(faults == code)))
 
     def report(self) -> CorpusReport:
         dropped = {
@@ -83,80 +94,47 @@ class Tally:
         return CorpusReport(corpus=self.corpus, kept=self.kept, dropped=dropped)
 
 
-class Cleaner:
-    """Cleans the corpora of one list in turn; remembers what it has seen, so that duplicates are found across them."""
-
-    def __init__(self, config: CleaningConfig) -> None:
-        self._config = config
-        self._seen = HashSet()
-
-    def clean(self, pairs: Iterable[Pair], tally: Tally) -> Iterator[list[Pair]]:
-        """Yields chunks of normalised pairs that pass every check of text; those that do not are tallied."""
-        for chunk in chunked(pairs, CHUNK_PAIRS):
-            passing = [pair for pair in map(_normalized, chunk) if self._passes(pair, tally)]
-            yield self._without_duplicates(passing, tally)
-
-    def fits(self, pair: Pair, source_pieces: int, target_pieces: int, tally: Tally) -> bool:
-        """Whether the encoded pair passes the checks of length; tallied as kept or dropped."""
-        shorter, longer = sorted((source_pieces, target_pieces))
-        ratio = self._config.max_length_ratio
-        if shorter == 0:
-            tally.drop("empty", pair)
-        elif longer > self._config.max_pieces:
-            tally.drop("too_long", pair)
-        elif ratio is not None and longer > ratio * shorter:
-            tally.drop("length_ratio", pair)
-        else:
-            tally.kept += 1
-            return True
-        return False
-
-    def _passes(self, pair: Pair, tally: Tally) -> bool:
-        reason = self._fault(pair)
-        if reason is not None:
-            tally.drop(reason, pair)
-        return reason is None
-
-    def _fault(self, pair: Pair) -> Reason | None:
-        config = self._config
-        if not pair.source or not pair.target:
-            return "empty"
-        if min(len(pair.source), len(pair.target)) < config.min_characters:
-            return "too_short"
-        if config.drop_identical and pair.source == pair.target:
-            return "identical"
-        sides = ((pair.source, config.source_scripts), (pair.target, config.target_scripts))
-        if any(script_share(text, scripts) < config.min_script_share for text, scripts in sides if scripts):
-            return "wrong_script"
-        return None
-
-    def _without_duplicates(self, pairs: list[Pair], tally: Tally) -> list[Pair]:
-        if not self._config.drop_duplicates:
-            return pairs
-        new = self._seen.add(hash_pairs([(pair.source, pair.target) for pair in pairs]))
-        for pair, is_new in zip(pairs, new, strict=True):
-            if not is_new:
-                tally.drop("duplicate", pair)
-        return [pair for pair, is_new in zip(pairs, new, strict=True) if is_new]
+def normalized(pair: Pair) -> Pair:
+    """The pair as the tokenizer sees it."""
+    return Pair(normalize(pair.source), normalize(pair.target), pair.line)
 
 
-def clean_texts(corpora: Sequence[CorpusConfig], config: CleaningConfig) -> Iterator[Pair]:
+def text_fault(pair: Pair, config: CleaningConfig) -> Reason | None:
+    """What is wrong with a normalised pair by itself, if anything."""
+    if not pair.source or not pair.target:
+        return "empty"
+    if min(len(pair.source), len(pair.target)) < config.min_characters:
+        return "too_short"
+    if config.drop_identical and pair.source == pair.target:
+        return "identical"
+    sides = ((pair.source, config.source_scripts), (pair.target, config.target_scripts))
+    if any(script_share(text, scripts) < config.min_script_share for text, scripts in sides if scripts):
+        return "wrong_script"
+    return None
+
+
+def length_fault(source_pieces: int, target_pieces: int, config: CleaningConfig) -> Reason | None:
+    """What is wrong with the lengths of an encoded pair, if anything."""
+    shorter, longer = sorted((source_pieces, target_pieces))
+    if shorter == 0:
+        return "empty"
+    if longer > config.max_pieces:
+        return "too_long"
+    if config.max_length_ratio is not None and longer > config.max_length_ratio * shorter:
+        return "length_ratio"
+    return None
+
+
+def clean_pairs(pairs: Iterable[Pair], config: CleaningConfig) -> Iterator[Pair]:
     """Streams the pairs that pass the checks of text, normalised: what a subword model is trained on.
 
-    Checks of length in pieces need that model, so they are left to the encoding. Raises CorpusError.
+    Checks of length in pieces need that model, so they are left to the encoding.
     """
-    cleaner = Cleaner(config)
-    for corpus in corpora:
-        tally = Tally(corpus.label)
-        for chunk in cleaner.clean(read_pairs(corpus), tally):
-            yield from chunk
-
-
-def chunked(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of ``size`` items in order; the last may be shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    seen = HashSet()
+    passing = (pair for pair in map(normalized, pairs) if text_fault(pair, config) is None)
+    while some := list(islice(passing, CHUNK_PAIRS)):
+        new = seen.add(hash_pairs([pair[:2] for pair in some])) if config.drop_duplicates else repeat(True)
+        yield from compress(some, new)
 
 
 def script_share(text: str, scripts: Sequence[str]) -> float:
@@ -170,10 +148,6 @@ def _script(letter: str) -> str:
     # The first word of a letter's Unicode name is its script, but for Han ("CJK UNIFIED IDEOGRAPH-4E00").
     word = unicodedata.name(letter, "UNKNOWN").split(maxsplit=1)[0]
     return "Han" if word == "CJK" else word.capitalize()
-
-
-def _normalized(pair: Pair) -> Pair:
-    return Pair(normalize(pair.source), normalize(pair.target), pair.line)
 
 
 def nothing_left(report: CleaningReport) -> CorpusError:

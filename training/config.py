@@ -23,6 +23,7 @@ class DataConfig(Frozen):
     test: tuple[CorpusConfig, ...] = Field((), description="Scored by evaluate and export only, one by one.")
     cleaning: CleaningConfig = CleaningConfig()
     allow_overlap: bool = Field(False, description="Train although a dev or test pair stands in the training text.")
+    workers: int | None = Field(None, ge=1, description="Processes that clean and encode; default: the cores.")
 
 
 class TokenizerConfig(Frozen):
@@ -34,6 +35,7 @@ class TokenizerConfig(Frozen):
     character_coverage: float = Field(0.9995, gt=0, le=1, description="Share of characters that get their own piece.")
     user_symbols: tuple[str, ...] = Field((), description="Pieces that are never split: placeholders, language tags.")
     sampling: SamplingConfig = SamplingConfig()
+    sample_pairs: int = Field(500_000, ge=1, description="Training pairs learned from; a random sample of more.")
 
 
 class ModelOptions(Frozen):

@@ -8,11 +8,7 @@ one encoding; variant 0 is the canonical one.
 import hashlib
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +17,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from model.config import Frozen
-from tokenizer.subword import TokenizerPair, seed_sampling
+from tokenizer.subword import TokenizerPair
 from training.cleaning import CleaningReport, nothing_left
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.encoding import Encoder
+from training.encoding import ChunkEncoder, encode
+from training.hashes import HashSet, hash_file
+from training.publish import published
 from training.reading import CorpusError
 from training.shards import IndexArray, PieceArray, Shard, ShardWriter, piece_dtype
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _REPORT = "cleaning.json"
 _LENGTHS_AT_ONCE = 1 << 20
@@ -119,23 +117,26 @@ def prepare_corpus(
     folder: Path,
     *,
     seed: int = 0,
+    workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Corpus:
     """Reads, cleans and encodes ``corpora`` into a new folder below ``folder``, or opens the one of an earlier run.
 
-    ``seed`` is that of the sampled variants; ``progress`` is called with the number of pairs written so far. The folder
-    appears by a rename when it is whole. Raises CorpusError for unusable text, a full disk, or when nothing is left.
+    ``seed`` is that of the sampled variants; ``workers`` is the number of processes, which changes nothing in the
+    result; ``progress`` is called with the number of pairs written so far. The folder appears by a rename when it is
+    whole. Raises CorpusError for unusable text, a full disk, or when nothing is left; WorkerError where a worker was
+    killed.
     """
     if not corpora:
         raise CorpusError("the recipe names no corpus; give at least one with 'source' and 'target', or 'tsv'")
     fingerprint = _fingerprint(corpora, tokenizers, cleaning, sampling, seed)
     destination = folder / fingerprint[:16]
     if not destination.exists():
-        seed_sampling(seed)
-        encoder = Encoder(tokenizers, cleaning, sampling, progress)
+        encoder = ChunkEncoder(tokenizers, cleaning, sampling, seed)
         try:
-            with _published(destination) as partial:
-                report = _write_shards(partial, corpora, tokenizers, encoder)
+            with published(destination) as partial:
+                seen = HashSet(partial) if cleaning.drop_duplicates else None
+                report = _write_shards(partial, corpora, tokenizers, encoder, seen, workers, progress)
                 manifest = _Manifest(
                     fingerprint=fingerprint,
                     pairs=tuple(entry.kept for entry in report.corpora),
@@ -151,33 +152,22 @@ def prepare_corpus(
 
 
 def _write_shards(
-    folder: Path, corpora: Sequence[CorpusConfig], tokenizers: TokenizerPair, encoder: Encoder
+    folder: Path,
+    corpora: Sequence[CorpusConfig],
+    tokenizers: TokenizerPair,
+    encoder: ChunkEncoder,
+    seen: HashSet | None,
+    workers: int,
+    progress: Callable[[int], None] | None,
 ) -> CleaningReport:
     with (
         ShardWriter(folder, "source", piece_dtype(tokenizers.source.vocabulary_size)) as source,
         ShardWriter(folder, "target", piece_dtype(tokenizers.target.vocabulary_size)) as target,
     ):
-        report = CleaningReport(corpora=tuple(encoder.encode(corpus, source, target) for corpus in corpora))
+        report = encode(corpora, encoder, source, target, seen=seen, workers=workers, progress=progress)
     if not any(entry.kept for entry in report.corpora):
         raise nothing_left(report)
     return report
-
-
-@contextmanager
-def _published(destination: Path) -> Iterator[Path]:
-    """An empty folder that becomes ``destination`` if the block ends well, and vanishes if not."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        try:
-            os.rename(partial, destination)
-        except OSError:
-            if not destination.is_dir():  # otherwise another run has just made the same corpus
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _fingerprint(
@@ -190,19 +180,9 @@ def _fingerprint(
     """SHA-256 over the content of all inputs and the settings; where files lie and corpora's weights do not matter."""
     description = {
         "format": _FORMAT,
-        "corpora": [[corpus.label, *(_file_sha256(path) for path in corpus.files)] for corpus in corpora],
+        "corpora": [[corpus.label, *(hash_file(path) for path in corpus.files)] for corpus in corpora],
         "tokenizers": {name: hashlib.sha256(model).hexdigest() for name, model in tokenizers.files().items()},
         "cleaning": cleaning.model_dump(mode="json"),
         "sampling": [sampling.variants, *((sampling.alpha, seed) if sampling.variants > 1 else ())],
     }
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise CorpusError(f"{path}: there is no such file; check the path in the recipe") from error
-    except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,57 +1,143 @@
-"""Cleaned text to piece ids in shards: each pair's canonical encoding, and the sampled ones beside it."""
+"""Cleaned text to piece ids in shards: each pair's canonical encoding, and the sampled ones beside it.
 
-from collections.abc import Callable
+What needs one chunk alone (cleaning, encoding, sampling) is done in worker processes; what needs the order of all
+(duplicates, the tally, writing) is done here, as the chunks come back in order. Only processes share the work:
+SentencePiece is left at one thread in each.
+"""
 
-from tokenizer.subword import Subword, TokenizerPair
-from training.cleaning import Cleaner, CorpusReport, Tally
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import chain, compress
+from typing import NamedTuple
+
+import numpy as np
+
+from tokenizer.subword import Subword, TokenizerPair, seed_sampling
+from training.cleaning import (
+    DUPLICATE,
+    FAULTS,
+    KEPT,
+    CleaningReport,
+    FaultArray,
+    Tally,
+    length_fault,
+    normalized,
+    text_fault,
+)
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.reading import Pair, read_pairs
-from training.shards import ShardWriter
+from training.hashes import HashArray, HashSet, hash_pairs
+from training.reading import Chunk, Pair, read_chunks
+from training.shards import Gathered, IndexArray, ShardWriter, piece_dtype
+from training.workers import in_order
 
 
-class Encoder:
-    """Cleans the corpora of one list in turn and writes what is kept into shards, one chunk in memory at a time."""
+class EncodedChunk(NamedTuple):
+    """A chunk of N pairs, of which P pass the checks of text, and M of these the checks of length too."""
+
+    faults: FaultArray  # (N,)
+    passing: IndexArray  # (P,) which pass the checks of text
+    hashes: HashArray  # (P,)
+    source: Gathered  # M x variants sequences
+    target: Gathered  # M x variants sequences
+
+
+class ChunkEncoder:
+    """Cleans and encodes a chunk: a function of the chunk, its number and what stands here. Can be pickled."""
 
     def __init__(
-        self,
-        tokenizers: TokenizerPair,
-        cleaning: CleaningConfig,
-        sampling: SamplingConfig,
-        progress: Callable[[int], None] | None,
+        self, tokenizers: TokenizerPair, cleaning: CleaningConfig, sampling: SamplingConfig, seed: int
     ) -> None:
-        self._tokenizers, self._sampling = tokenizers, sampling
-        self._cleaner = Cleaner(cleaning)
-        self._max_pieces = cleaning.max_pieces
-        self._progress = progress
-        self._written = 0
+        self._tokenizers, self._cleaning, self._sampling, self._seed = tokenizers, cleaning, sampling, seed
 
-    def encode(self, corpus: CorpusConfig, source: ShardWriter, target: ShardWriter) -> CorpusReport:
-        """Appends each kept pair's variants, canonical first, to both shards. Raises CorpusError for unusable text."""
-        tally = Tally(corpus.label)
-        for chunk in self._cleaner.clean(read_pairs(corpus), tally):
-            kept, sources, targets = self._canonical(chunk, tally)
-            source.append(self._variants(self._tokenizers.source, [pair.source for pair in kept], sources))
-            target.append(self._variants(self._tokenizers.target, [pair.target for pair in kept], targets))
-            self._written += len(kept)
-            if self._progress is not None:
-                self._progress(self._written)
-        return tally.report()
+    def __reduce__(self) -> tuple[Callable[..., "ChunkEncoder"], tuple[object, ...]]:
+        models = tuple(self._tokenizers.files().values())
+        return _chunk_encoder, (models, self._cleaning, self._sampling, self._seed)
 
-    def _canonical(self, chunk: list[Pair], tally: Tally) -> tuple[list[Pair], list[list[int]], list[list[int]]]:
-        sources = self._tokenizers.source.encode_batch([pair.source for pair in chunk])
-        targets = self._tokenizers.target.encode_batch([pair.target for pair in chunk])
-        kept = [
-            index
-            for index, pair in enumerate(chunk)
-            if self._cleaner.fits(pair, len(sources[index]), len(targets[index]), tally)
+    def __call__(self, chunk: Chunk) -> EncodedChunk:
+        """Raises CorpusError for lines that are not UTF-8 or no TSV."""
+        pairs = list(map(normalized, chunk.pairs()))
+        faults = np.array([FAULTS.index(text_fault(pair, self._cleaning)) for pair in pairs], dtype=np.uint8)
+        passing = np.flatnonzero(faults == KEPT)
+        clean = [pairs[place] for place in passing]
+        sources = self._tokenizers.source.encode_batch([pair.source for pair in clean])
+        targets = self._tokenizers.target.encode_batch([pair.target for pair in clean])
+        faults[passing] = [
+            FAULTS.index(length_fault(len(source), len(target), self._cleaning))
+            for source, target in zip(sources, targets, strict=True)
         ]
-        return [chunk[i] for i in kept], [sources[i] for i in kept], [targets[i] for i in kept]
+        fits = (faults[passing] == KEPT).tolist()
+        fitting = list(compress(clean, fits))
+        _seed_chunk(self._seed, chunk.number)
+        return EncodedChunk(
+            faults,
+            passing,
+            hash_pairs([pair[:2] for pair in clean]),
+            self._variants(self._tokenizers.source, [pair.source for pair in fitting], list(compress(sources, fits))),
+            self._variants(self._tokenizers.target, [pair.target for pair in fitting], list(compress(targets, fits))),
+        )
 
-    def _variants(self, subword: Subword, texts: list[str], canonical: list[list[int]]) -> list[list[int]]:
+    def _variants(self, subword: Subword, texts: list[str], canonical: list[list[int]]) -> Gathered:
         """The canonical encoding of each text, followed by its sampled ones; a sample that is too long is not used."""
         rounds = [canonical]
         for _ in range(1, self._sampling.variants):
             sampled = subword.sample_batch(texts, self._sampling.alpha)
-            pairs = zip(sampled, canonical, strict=True)
-            rounds.append([sample if 0 < len(sample) <= self._max_pieces else whole for sample, whole in pairs])
-        return [encoding for encodings in zip(*rounds, strict=True) for encoding in encodings]
+            both = zip(sampled, canonical, strict=True)
+            rounds.append([some if 0 < len(some) <= self._cleaning.max_pieces else whole for some, whole in both])
+        encodings = [encoding for variants in zip(*rounds, strict=True) for encoding in variants]
+        return Gathered(
+            np.fromiter(chain.from_iterable(encodings), dtype=piece_dtype(subword.vocabulary_size)),
+            np.fromiter(map(len, encodings), dtype=np.int64),
+        )
+
+
+def encode(
+    corpora: Sequence[CorpusConfig],
+    encoder: ChunkEncoder,
+    source: ShardWriter,
+    target: ShardWriter,
+    *,
+    seen: HashSet | None,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> CleaningReport:
+    """Appends each kept pair's variants, canonical first, to both shards; the same whatever the number of workers.
+
+    Pairs that are in ``seen`` are dropped as duplicates, and the others added. ``progress`` is called with the number
+    of pairs written so far. Raises CorpusError for unusable text and WorkerError where a worker was killed.
+    """
+    tallies = [Tally(corpus.label) for corpus in corpora]
+    with closing(in_order(encoder, read_chunks(corpora), workers)) as results:
+        for chunk, encoded in results:
+            faults = encoded.faults.copy()
+            if seen is not None:
+                faults[encoded.passing[~seen.add(encoded.hashes)]] = DUPLICATE
+            tallies[chunk.corpus].add(faults, partial(_pair, chunk))
+            fitting = encoded.faults == KEPT
+            if not fitting.any():
+                continue
+            kept = faults[fitting] == KEPT
+            variants = len(encoded.source.lengths) // len(kept)
+            chosen = np.repeat(kept, variants)
+            source.append(encoded.source.where(chosen))
+            target.append(encoded.target.where(chosen))
+            if progress is not None:
+                progress(sum(tally.kept for tally in tallies))
+    return CleaningReport(corpora=tuple(tally.report() for tally in tallies))
+
+
+def _chunk_encoder(
+    models: tuple[bytes, ...], cleaning: CleaningConfig, sampling: SamplingConfig, seed: int
+) -> ChunkEncoder:
+    subwords = [Subword.from_bytes(model) for model in models]
+    return ChunkEncoder(TokenizerPair(subwords[0], subwords[-1]), cleaning, sampling, seed)
+
+
+def _pair(chunk: Chunk, place: int) -> Pair:
+    return normalized(chunk.pairs()[place])
+
+
+def _seed_chunk(seed: int, number: int) -> None:
+    # A chunk's samples must not depend on which process drew what before.
+    seed_sampling(int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()))

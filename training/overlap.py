@@ -1,11 +1,17 @@
 """Checks that no pair held out for dev or test stands in the training text."""
 
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import compress
 from typing import NamedTuple
+
+import numpy as np
 
 from tokenizer.normalize import normalize
 from training.corpus_config import CorpusConfig
-from training.reading import CorpusError, Pair, read_pairs
+from training.hashes import HashArray, hash_pairs
+from training.reading import Chunk, CorpusError, Pair, read_chunks, read_pairs
+from training.workers import in_order
 
 _EXAMPLES = 3
 
@@ -23,12 +29,13 @@ class Overlap(NamedTuple):
     target: str
 
 
-def check_overlap(training: Sequence[CorpusConfig], held_out: Sequence[CorpusConfig]) -> None:
+def check_overlap(training: Sequence[CorpusConfig], held_out: Sequence[CorpusConfig], workers: int = 1) -> None:
     """Raises OverlapError when a normalised (source, target) of ``held_out`` equals one of ``training``.
 
-    Holds the held-out pairs in memory and streams the training text. Raises CorpusError for unreadable files.
+    Holds the held-out pairs in memory and streams the training text. Raises CorpusError for unreadable files, and
+    WorkerError where a worker was killed.
     """
-    overlaps = find_overlaps(training, held_out)
+    overlaps = find_overlaps(training, held_out, workers)
     if not overlaps:
         return
     examples = "; ".join(
@@ -41,19 +48,34 @@ def check_overlap(training: Sequence[CorpusConfig], held_out: Sequence[CorpusCon
     )
 
 
-def find_overlaps(training: Sequence[CorpusConfig], held_out: Sequence[CorpusConfig]) -> list[Overlap]:
+def find_overlaps(
+    training: Sequence[CorpusConfig], held_out: Sequence[CorpusConfig], workers: int = 1
+) -> list[Overlap]:
     """The held-out pairs that stand in the training text, each once, in the order of the training text."""
     places: dict[tuple[str, str], str] = {}
     for corpus in held_out:
         for pair in read_pairs(corpus):
             places.setdefault(_key(pair), f"{corpus.label}:{pair.line}")
     overlaps: dict[tuple[str, str], Overlap] = {}
-    for corpus in training:
-        for pair in read_pairs(corpus):
-            key = _key(pair)
-            if key in places and key not in overlaps and all(key):
-                overlaps[key] = Overlap(places[key], f"{corpus.label}:{pair.line}", *key)
+    with closing(in_order(_PairFinder(hash_pairs(list(places))), read_chunks(training), workers)) as results:
+        for chunk, found in results:
+            for pair in found:
+                key = _key(pair)
+                if key in places and key not in overlaps and all(key):
+                    overlaps[key] = Overlap(places[key], f"{training[chunk.corpus].label}:{pair.line}", *key)
     return list(overlaps.values())
+
+
+class _PairFinder:
+    """The pairs of a chunk that have one of some hashes; what a worker does."""
+
+    def __init__(self, hashes: HashArray) -> None:
+        self._hashes = np.sort(hashes)
+
+    def __call__(self, chunk: Chunk) -> list[Pair]:
+        pairs = chunk.pairs()
+        found = np.isin(hash_pairs([_key(pair) for pair in pairs]), self._hashes)
+        return list(compress(pairs, found))
 
 
 def _key(pair: Pair) -> tuple[str, str]:

@@ -39,7 +39,7 @@ class Plan:
     """The batches of one epoch, planned window by window as they are asked for.
 
     ``plan[index]`` plans the windows up to that of ``index``, ``len(plan)`` and ``padding_share`` plan all of them
-    once, at some 10 million pairs a second a core, and remember only how many batches each has.
+    once, at some 4 million pairs a second, and remember only how many batches each has.
     """
 
     def __init__(self, windows: int, make_window: Callable[[int], Window]) -> None:

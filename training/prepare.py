@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from model.config import LengthLimit
 from tokenizer.subword import Subword, TokenizerError, TokenizerPair, load_tokenizers, train_subword
-from training.cleaning import clean_texts
-from training.config import Recipe
+from training.cleaning import clean_pairs
+from training.config import DataConfig, Recipe
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import SamplingConfig
+from training.hashes import hash_file
 from training.overlap import check_overlap
+from training.publish import published
+from training.reading import Pair, read_chunks
+from training.workers import available_cores
 
 TOKENIZER_FOLDER = "tokenizer"
 CORPUS_FOLDER = "corpus"
@@ -31,15 +37,20 @@ class Corpora(NamedTuple):
 def make_tokenizers(recipe: Recipe, run_folder: Path) -> TokenizerPair:
     """Trains the tokenizers on the cleaned training text and saves them in the run folder, in place of older ones.
 
-    Raises CorpusError for unusable text and TokenizerError where the text does not allow the vocabulary.
+    Of more than ``tokenizer.sample_pairs`` pairs a random sample is used: some 0.5 KB of memory a pair, and some 2 KB
+    while SentencePiece trains. Raises CorpusError for unusable text and TokenizerError where the text does not allow
+    the vocabulary.
     """
+    pairs = list(clean_pairs(_sample(recipe), recipe.data.cleaning))
     if recipe.tokenizer.joint:
-        joint = _train(recipe, _texts(recipe, "source", "target"))
+        joint = _train(recipe, (text for pair in pairs for text in (pair.source, pair.target)))
         tokenizers = TokenizerPair(joint, joint)
     else:
-        source, target = _train(recipe, _texts(recipe, "source")), _train(recipe, _texts(recipe, "target"))
+        source, target = (_train(recipe, map(itemgetter(side), pairs)) for side in (0, 1))
         tokenizers = TokenizerPair(source, target)
-    _save(tokenizers, run_folder / TOKENIZER_FOLDER)
+    with published(run_folder / TOKENIZER_FOLDER, replace=True) as folder:
+        for name, model in tokenizers.files().items():
+            (folder / name).write_bytes(model)
     return tokenizers
 
 
@@ -56,14 +67,23 @@ def prepare_corpora(
 ) -> Corpora:
     """The encoded training and dev text, made or found again in the run folder; ``progress`` gets pairs written so far.
 
-    Raises CorpusError for unusable text, and OverlapError where a dev or test pair stands in the training text, unless
-    the recipe allows it.
+    Raises CorpusError for unusable text, WorkerError where a worker was killed, and OverlapError where a dev or test
+    pair stands in the training text, unless the recipe allows it.
     """
     data, folder = recipe.data, run_folder / CORPUS_FOLDER
+    workers = data.workers or available_cores()
     if not data.allow_overlap:
-        check_overlap(data.train, [*data.dev, *data.test])
-    sampling = recipe.tokenizer.sampling
-    train = prepare_corpus(data.train, tokenizers, data.cleaning, sampling, folder, seed=recipe.seed, progress=progress)
+        _require_no_overlap(data, folder, workers)
+    train = prepare_corpus(
+        data.train,
+        tokenizers,
+        data.cleaning,
+        recipe.tokenizer.sampling,
+        folder,
+        seed=recipe.seed,
+        workers=workers,
+        progress=progress,
+    )
     dev = prepare_corpus(data.dev, tokenizers, data.cleaning.for_held_out(), SamplingConfig(), folder)
     return Corpora(train, dev)
 
@@ -74,15 +94,35 @@ def length_limit(train: Corpus) -> LengthLimit:
     return LengthLimit(ratio_mean=ratio.mean, ratio_deviation=ratio.deviation)
 
 
-def _texts(recipe: Recipe, *sides: Literal["source", "target"]) -> Iterator[str]:
-    for pair in clean_texts(recipe.data.train, recipe.data.cleaning):
-        if "source" in sides:
-            yield pair.source
-        if "target" in sides:
-            yield pair.target
+def _require_no_overlap(data: DataConfig, folder: Path, workers: int) -> None:
+    """Checks once for each content of the files: a large corpus takes long to read."""
+    held_out = [*data.dev, *data.test]
+    contents = [[hash_file(path) for corpus in corpora for path in corpus.files] for corpora in (data.train, held_out)]
+    verdict = folder / f"no-overlap-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]}"
+    if not verdict.exists():
+        check_overlap(data.train, held_out, workers)
+        folder.mkdir(parents=True, exist_ok=True)
+        verdict.touch()
 
 
-def _train(recipe: Recipe, texts: Iterator[str]) -> Subword:
+def _sample(recipe: Recipe) -> list[Pair]:
+    """All training pairs in order or, of more than ``sample_pairs``, a random sample (Vitter 1985, algorithm R)."""
+    size, generator = recipe.tokenizer.sample_pairs, np.random.default_rng(recipe.seed)
+    sample: list[Pair] = []
+    read = 0
+    for chunk in read_chunks(recipe.data.train):
+        pairs = chunk.pairs()
+        room = size - len(sample)
+        sample.extend(pairs[:room])
+        late = pairs[room:]
+        places = generator.integers(np.arange(read + len(pairs) - len(late), read + len(pairs)) + 1)
+        for index in np.flatnonzero(places < size).tolist():
+            sample[places[index]] = late[index]
+        read += len(pairs)
+    return sample
+
+
+def _train(recipe: Recipe, texts: Iterable[str]) -> Subword:
     options = recipe.tokenizer
     return train_subword(
         texts,
@@ -90,21 +130,6 @@ def _train(recipe: Recipe, texts: Iterator[str]) -> Subword:
         vocabulary_size=options.vocabulary_size,
         user_symbols=options.user_symbols,
         character_coverage=options.character_coverage,
+        max_texts=2 * options.sample_pairs,
         seed=recipe.seed,
     )
-
-
-def _save(tokenizers: TokenizerPair, folder: Path) -> None:
-    """Writes a sibling and renames it, so that a reader never meets half of a tokenizer."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)
-        for name, model in tokenizers.files().items():
-            (temporary / name).write_bytes(model)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -5,25 +5,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.cleaning import Cleaner, CleaningReport, Reason, Tally, clean_texts, script_share
-from training.corpus_config import CleaningConfig, CorpusConfig
+from training.cleaning import (
+    DUPLICATE,
+    KEPT,
+    CleaningReport,
+    Reason,
+    Tally,
+    clean_pairs,
+    length_fault,
+    normalized,
+    script_share,
+    text_fault,
+)
+from training.corpus_config import CleaningConfig
 from training.hashes import HashSet, hash_pairs
 from training.reading import Pair
 
 NOTHING = CleaningConfig(max_length_ratio=None, drop_duplicates=False)
 
 
-def clean(config: CleaningConfig, *texts: tuple[str, str]) -> tuple[list[tuple[str, str]], dict[Reason, int]]:
-    tally = Tally("corpus")
+def clean(config: CleaningConfig, *texts: tuple[str, str]) -> tuple[list[tuple[str, str]], list[Reason | None]]:
+    """What is kept, and the fault of each pair by itself."""
     pairs = [Pair(source, target, line) for line, (source, target) in enumerate(texts, start=1)]
-    kept = [pair[:2] for chunk in Cleaner(config).clean(pairs, tally) for pair in chunk]
-    return kept, {reason: entry.count for reason, entry in tally.report().dropped.items()}
+    kept = [pair[:2] for pair in clean_pairs(pairs, config)]
+    return kept, [text_fault(normalized(pair), config) for pair in pairs]
 
 
 def test_pairs_with_an_empty_side_are_always_dropped() -> None:
-    kept, dropped = clean(NOTHING, ("", "Ja."), ("Yes.", " \u200a\x00 "), ("Yes.", "Ja."))
+    kept, faults = clean(NOTHING, ("", "Ja."), ("Yes.", " \u200a\x00 "), ("Yes.", "Ja."))
     assert kept == [("Yes.", "Ja.")]
-    assert dropped == {"empty": 2}
+    assert faults == ["empty", "empty", None]
 
 
 def test_kept_text_is_normalised() -> None:
@@ -31,22 +42,14 @@ def test_kept_text_is_normalised() -> None:
 
 
 def test_only_the_first_of_equal_pairs_is_kept() -> None:
-    kept, dropped = clean(CleaningConfig(), ("Yes.", "Ja."), ("Yes. ", "Ja."), ("Yes.", "Doch."), ("Yes.", "Ja."))
+    kept, _ = clean(CleaningConfig(), ("Yes.", "Ja."), ("Yes. ", "Ja."), ("Yes.", "Doch."), ("Yes.", "Ja."))
     assert kept == [("Yes.", "Ja."), ("Yes.", "Doch.")]
-    assert dropped == {"duplicate": 2}
-
-
-def test_duplicates_are_found_across_corpora(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).write_text(f"Yes.\tJa.\n{name}\t{name}\n")
-    corpora = [CorpusConfig(tsv=tmp_path / name) for name in ("a", "b")]
-    assert [pair.source for pair in clean_texts(corpora, CleaningConfig())] == ["Yes.", "a", "b"]
 
 
 def test_short_sides_are_dropped_by_characters() -> None:
-    kept, dropped = clean(NOTHING.model_copy(update={"min_characters": 3}), ("Yes", "Ja."), ("No", "Nein"))
+    kept, faults = clean(NOTHING.model_copy(update={"min_characters": 3}), ("Yes", "Ja."), ("No", "Nein"))
     assert kept == [("Yes", "Ja.")]
-    assert dropped == {"too_short": 1}
+    assert faults == [None, "too_short"]
 
 
 @pytest.mark.parametrize("drop", [True, False])
@@ -57,9 +60,9 @@ def test_identical_sides_are_dropped_on_request(drop: bool) -> None:
 
 def test_a_wrong_script_is_dropped_and_text_without_letters_is_not() -> None:
     config = NOTHING.model_copy(update={"target_scripts": ("Latin",)})
-    kept, dropped = clean(config, ("Yes", "Да"), ("Yes", "Ja, да"), ("42", "42!"), ("Да", "Ja"))
+    kept, faults = clean(config, ("Yes", "Да"), ("Yes", "Ja, да"), ("42", "42!"), ("Да", "Ja"))
     assert [target for _, target in kept] == ["Ja, да", "42!", "Ja"]
-    assert dropped == {"wrong_script": 1}
+    assert faults == ["wrong_script", None, None, None]
 
 
 def test_script_shares_add_up_over_scripts() -> None:
@@ -79,20 +82,17 @@ def test_script_shares_add_up_over_scripts() -> None:
     ],
 )
 def test_lengths_in_pieces_are_bounded(source_pieces: int, target_pieces: int, reason: Reason | None) -> None:
-    tally = Tally("corpus")
-    cleaner = Cleaner(CleaningConfig(max_pieces=10, max_length_ratio=3))
-    assert cleaner.fits(Pair("a", "b", 1), source_pieces, target_pieces, tally) == (reason is None)
-    assert list(tally.report().dropped) == ([reason] if reason else [])
+    assert length_fault(source_pieces, target_pieces, CleaningConfig(max_pieces=10, max_length_ratio=3)) == reason
 
 
 def test_the_report_shows_an_example_and_survives_json(tmp_path: Path) -> None:
     tally = Tally("tatoeba")
-    tally.kept = 5
-    tally.drop("duplicate", Pair("Yes.", "Ja.", 7))
-    tally.drop("duplicate", Pair("No.", "Nein.", 8))
+    pairs = [Pair("A.", "A.", 6), Pair("Yes.", "Ja.", 7), Pair("No.", "Nein.", 8)]
+    tally.add(np.array([KEPT, DUPLICATE, DUPLICATE], dtype=np.uint8), pairs.__getitem__)
+    tally.add(np.array([KEPT, KEPT, KEPT], dtype=np.uint8), pairs.__getitem__)
     report = CleaningReport(corpora=(tally.report(),))
     assert str(report).splitlines() == [
-        "tatoeba: 7 pairs read, 5 kept",
+        "tatoeba: 6 pairs read, 4 kept",
         "  2 dropped: duplicate (line 7: 'Yes.' = 'Ja.')",
     ]
     report.save(tmp_path / "report.json")
@@ -110,6 +110,19 @@ def test_a_hash_set_agrees_with_a_set_of_integers() -> None:
             plain.add(value)
         assert ours.add(chunk).tolist() == expected
     assert len(ours) == len(plain)
+
+
+def test_a_hash_set_on_disk_agrees_with_one_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(2)
+    chunks = [generator.integers(1 << 64, size=100, dtype=np.uint64) for _ in range(20)]
+    chunks += [generator.choice(np.concatenate(chunks), 50) for _ in range(5)]
+    in_memory = HashSet()
+    expected = [in_memory.add(chunk).tolist() for chunk in chunks]
+    monkeypatch.setattr("training.hashes._IN_MEMORY", 64)
+    on_disk = HashSet(tmp_path)
+    assert [on_disk.add(chunk).tolist() for chunk in chunks] == expected
+    assert sum(map(sum, expected)) == 2000
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_hashes_tell_where_one_side_ends() -> None:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from tokenizer.subword import TokenizerPair
-from training.cleaning import CHUNK_PAIRS
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.reading import CorpusError
+from training.reading import CHUNK_PAIRS, CorpusError
 
 TEXTS = [
     ("The river is wide.", "Der Fluss ist breit."),
@@ -111,6 +110,17 @@ def test_length_ratio_is_that_of_target_to_source_pieces(tmp_path: Path, tiny_to
     encode = tiny_tokenizer.source.encode
     ratios = [len(encode(target)) / len(encode(source)) for source, target in TEXTS]
     assert corpus.length_ratio() == pytest.approx((np.mean(ratios), np.std(ratios)))
+
+
+def test_duplicates_are_found_across_corpora_and_told_with_their_line(
+    tmp_path: Path, tiny_tokenizer: TokenizerPair
+) -> None:
+    first, second = write_tsv(tmp_path / "a", TEXTS), write_tsv(tmp_path / "b", [("New.", "Neu."), *TEXTS[1:3]])
+    corpus = prepare(tmp_path, tiny_tokenizer, first, second, cleaning=CleaningConfig(max_length_ratio=None))
+    assert [report.kept for report in corpus.report.corpora] == [4, 1]
+    duplicate = corpus.report.corpora[1].dropped["duplicate"]
+    assert (duplicate.count, duplicate.line, duplicate.source) == (2, 2, TEXTS[1][0])
+    assert tiny_tokenizer.source.decode(corpus.pair(4)[0].tolist()) == "New."
 
 
 def test_a_second_run_reuses_the_folder(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
