@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from training.commands.back_translate import back_translate_command
+from training.commands.compare import compare_command
+from training.commands.distil import distil_command
 from training.commands.evaluate import evaluate_command
 from training.commands.run import export_command, fit_command, run_command, tokenizer_command
 
@@ -13,6 +16,9 @@ app.command("tokenizer")(tokenizer_command)
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
+app.command("compare")(compare_command)
+app.command("distil")(distil_command)
+app.command("back-translate")(back_translate_command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,6 +83,24 @@ class System(NamedTuple):
         for index, pieces in zip(filled, found, strict=True):
             translations[index] = self._line(pieces)
         return translations
+
+    def with_search(self, beam_size: int | None = None, alpha: float | None = None, n_best: int = 1) -> System:
+        """The same system with other search options; None leaves one as it is."""
+        penalty = self.options.length_penalty
+        if alpha is not None:
+            penalty = penalty.model_copy(update={"alpha": alpha})
+        width = self.options.beam_size if beam_size is None else beam_size
+        return self._replace(options=self.options._replace(beam_size=width, n_best=n_best, length_penalty=penalty))
+
+    def short_enough(self, texts: Iterable[str], max_pieces: int) -> list[str]:
+        """The texts of at most ``max_pieces`` source pieces."""
+        listed = list(texts)
+        encoded = self.tokenizers.source.encode_batch(listed)
+        return [text for text, pieces in zip(listed, encoded, strict=True) if len(pieces) <= max_pieces]
+
+    def count_pieces(self, translations: Sequence[str]) -> int:
+        """Target pieces of the translations, an end-of-sentence for each included."""
+        return sum(len(pieces) + 1 for pieces in self.tokenizers.target.encode_batch(translations))
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Pieces of each text, and the indices of texts that have any."""

@@ -64,7 +64,7 @@ def evaluate_command(
         system = combine([_open(path, recipe, device) for path, recipe in zip(paths, recipes, strict=True)])
         if threads is not None:
             torch.set_num_threads(threads)
-        score_corpora(_with_search(system, beam_size, alpha), corpora, output, as_json)
+        score_corpora(system.with_search(beam_size, alpha), corpora, output, as_json)
 
 
 def score_corpora(system: System, corpora: Sequence[CorpusConfig], output: Path | None, as_json: bool) -> None:
@@ -89,12 +89,3 @@ def _corpus(source: Path | None, reference: Path | None) -> tuple[CorpusConfig, 
     if (source is None) != (reference is None):
         raise EvaluationError("--source and --reference go together: the text and its translation")
     return () if source is None else (CorpusConfig(source=source, target=reference),)
-
-
-def _with_search(system: System, beam_size: int | None, alpha: float | None) -> System:
-    options = system.options
-    if beam_size is not None:
-        options = options._replace(beam_size=beam_size)
-    if alpha is not None:
-        options = options._replace(length_penalty=options.length_penalty.model_copy(update={"alpha": alpha}))
-    return system._replace(options=options)

@@ -22,8 +22,9 @@ from training.fit_record import FitRecordError
 from training.metrics import MetricsError
 from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
+from training.skipping import TrainingError
 from training.state import StateError
-from training.trainer import TrainingError
+from training.synthesis import SynthesisError
 from training.workers import WorkerError
 
 MENDABLE = (
@@ -41,6 +42,7 @@ MENDABLE = (
     ExportError,
     CheckpointError,
     EnsembleError,
+    SynthesisError,
     OSError,
 )
 INTERRUPTED = 130  # exit status after SIGINT or SIGTERM

@@ -1,0 +1,40 @@
+"""The checkpoints that make synthetic text: one system, with what provenance and resumption need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from model.checkpoint import SUMS, read_config
+from training.evaluate import EvaluationError, System, combine, open_checkpoint
+from training.hashes import hash_file
+
+
+class Teachers(NamedTuple):
+    """Checkpoints that translate together."""
+
+    system: System
+    names: str  # such as "en-de 1 (seed 1) and en-de 1 (seed 2)"
+    licence: str  # theirs, each once
+    hashes: tuple[str, ...]  # of their SHA256SUMS: equal hashes are equal checkpoints
+
+
+def open_teachers(folders: Sequence[Path], source: str, target: str, device: str, token_budget: int) -> Teachers:
+    """Opens checkpoints that translate ``source`` into ``target`` (BCP 47 tags); several decode as an ensemble.
+
+    Raises CheckpointError, TokenizerError, EnsembleError, and EvaluationError where one is of other languages, or they
+    differ in their tokenizers.
+    """
+    configs = [read_config(folder) for folder in folders]
+    for folder, config in zip(folders, configs, strict=True):
+        if (config.source, config.target) != (source, target):
+            raise EvaluationError(
+                f"{folder} translates {config.source} into {config.target}; wanted is {source} into {target}"
+            )
+    return Teachers(
+        system=combine([open_checkpoint(folder, device, token_budget) for folder in folders]),
+        names=" and ".join(f"{config.name} {config.version} (seed {config.training.seed})" for config in configs),
+        licence=", ".join(dict.fromkeys(config.training.licence for config in configs)),
+        hashes=tuple(hash_file(folder / SUMS) for folder in folders),
+    )
