@@ -7,12 +7,13 @@ python -m tests.bench.bench_training --vocabulary 6000 --embedding 256 --hidden 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
 
 from tests.bench import machine, shapes
 from training.objective import smoothed_cross_entropy
-from training.trainer import update_average
+from training.optimizer import update_average
 
 
 def main() -> None:
@@ -21,6 +22,25 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--length", type=int, default=18, help="pieces of every source and target")
     arguments = parser.parse_args()
+    step, tokens = training_step(arguments)
+    timing = machine.measure(step, arguments.repeats)
+    model = shapes.build(arguments)
+    counted = shapes.operations(model)
+    # A product's gradient takes two products of the same size.
+    needed = 3 * tokens * (counted.source + counted.target)
+    rate = machine.matrix_rate(tokens, arguments.hidden, 4 * arguments.hidden)
+    print(machine.describe(), machine.load(), sep=", ")
+    print(f"{shapes.describe(model)}; batch of {tokens // arguments.length} x {arguments.length}")
+    print(f"step: {timing}")
+    print(f"target tokens/s: {tokens / timing.median:,.0f}")
+    print(
+        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product: "
+        f"{tokens / (needed / rate):,.0f} target tokens/s, of which {needed / rate / timing.median:.0%} reached"
+    )
+
+
+def training_step(arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
+    """A step of the shape that the flags describe, and the target tokens that it learns from."""
     model = shapes.build(arguments).train()
     average = shapes.build(arguments)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -38,19 +58,7 @@ def main() -> None:
         optimizer.step()
         update_average(average, model, 0.999, 1000)
 
-    timing = machine.measure(step, arguments.repeats)
-    tokens, counted = rows * length, shapes.operations(model)
-    # A product's gradient takes two products of the same size.
-    needed = 3 * tokens * (counted.source + counted.target)
-    rate = machine.matrix_rate(tokens, arguments.hidden, 4 * arguments.hidden)
-    print(machine.describe(), machine.load(), sep=", ")
-    print(f"{shapes.describe(model)}; batch of {rows} x {length}")
-    print(f"step: {timing}")
-    print(f"target tokens/s: {tokens / timing.median:,.0f}")
-    print(
-        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product: "
-        f"{tokens / (needed / rate):,.0f} target tokens/s, of which {needed / rate / timing.median:.0%} reached"
-    )
+    return step, rows * length
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Other systems at the same work, each in an environment of its own."""
