@@ -13,7 +13,8 @@ from rich.text import Text
 
 from model.config import Frozen
 from training.comparison import PlannedRun
-from training.fit_record import FitRecord
+from training.fit_record import FitRecord, FitRecordError
+from training.metrics import MetricsError
 from training.run_results import DevScore, ScoreEntry, count_parameters, read_scores, read_validations
 
 
@@ -92,10 +93,15 @@ class Column(NamedTuple):
 
 
 def gather(runs: Sequence[PlannedRun], errors: Sequence[str | None], command: str) -> Comparison:
-    """Reads the figures of the finished runs. Raises OSError, FitRecordError or MetricsError for damaged folders."""
+    """Reads the figures of the runs that finished (``errors`` says None of them); a damaged folder is an error too."""
     rows: dict[str, list[TableRun]] = {}
     for run, error in zip(runs, errors, strict=True):
-        figures = None if error else read_figures(run.recipe.folder, run.evaluation)
+        figures = None
+        if error is None:
+            try:
+                figures = read_figures(run.recipe.folder, run.evaluation)
+            except (OSError, FitRecordError, MetricsError) as damage:
+                error = str(damage)
         entry = TableRun(seed=run.recipe.seed, folder=run.recipe.folder, figures=figures, error=error)
         rows.setdefault(run.row.name, []).append(entry)
     settings = {run.row.name: run.row.settings for run in runs}

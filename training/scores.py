@@ -62,12 +62,13 @@ def write_results(results: Sequence[Result], options: SearchOptions, language: s
     """Writes each test set's hypotheses, a line a sentence, as ``NAME.SPLIT.LANGUAGE``, and all scores as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
+    entries: list[Entry] = []
     for result in results:
         stem = re.sub(r"[^\w.-]+", "_", f"{result.data}.{result.split}").strip("._")
         name = next(name for name in _numbered(stem, language, len(results)) if name not in taken)
         taken.add(name)
         (folder / name).write_text("".join(f"{text}\n" for text in result.hypotheses), encoding="utf-8")
-    entries = [score_entry(result, options) for result in results]
+        entries.append({**score_entry(result, options), "hypotheses": name})
     (folder / SCORES_FILE).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

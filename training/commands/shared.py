@@ -23,6 +23,7 @@ from training.metrics import MetricsError
 from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
 from training.skipping import TrainingError
+from training.significance import SignificanceError
 from training.state import StateError
 from training.synthesis import SynthesisError
 from training.workers import WorkerError
@@ -40,6 +41,7 @@ MENDABLE = (
     FitRecordError,
     EvaluationError,
     ExportError,
+    SignificanceError,
     CheckpointError,
     EnsembleError,
     SynthesisError,
