@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from sacrebleu.metrics.bleu import BLEU
 
+from tokenizer.normalize import normalize
 from training.cleaning import clean_pairs
 from training.config import Recipe
 from training.corpus_config import CorpusConfig
@@ -109,6 +110,7 @@ def _translate(pairs: Sequence[Pair], teachers: Teachers, select: Select, max_pi
         if select == "best" or not hypotheses:
             made.append((pair.source, hypotheses[0] if hypotheses else ""))
         else:
-            made.append((pair.source, nearest(hypotheses, pair.target)))
+            # The references are normalised, so the hypotheses must be.
+            made.append((pair.source, nearest(list(map(normalize, hypotheses)), pair.target)))
     best = [hypotheses[0] for hypotheses in found.values() if hypotheses]
     return Made(made, system.count_pieces(best))
