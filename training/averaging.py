@@ -1,7 +1,7 @@
 """Averaging of checkpoints: the mean of the weights that a run had at its last validations.
 
-One average of a run's last checkpoints scores like an ensemble of them at the price of one model (Junczys-Dowmunt et
-al. 2016, section 3.2; Vaswani et al. 2017, section 6.1). The weights wait in the run folder, a file a validation.
+One average of a run's last checkpoints comes near an ensemble of them at the price of one model (Junczys-Dowmunt et al.
+2016; Vaswani et al. 2017, section 6.1). The weights wait in the run folder, a file a validation.
 """
 
 from __future__ import annotations

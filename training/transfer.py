@@ -1,4 +1,4 @@
-"""Transfer: a run begins with the weights of another model, and some weights may stay frozen (Zoph et al. 2016).
+"""Transfer: a run begins with the weights of another model (Zoph et al. 2016).
 
 Weights go over by name where the shapes agree. Tables with a row a piece (embeddings, output) go over piece by piece,
 since vocabularies differ: by the piece's text, or as the mean of the old pieces that make up a new one (Sachidananda et
@@ -7,23 +7,25 @@ al. 2021).
 
 from __future__ import annotations
 
-import difflib
-import re
+import json
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.checkpoint import SUMS, load_checkpoint
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import Subword, TokenizerPair, load_tokenizers
 from training.evaluate import BEST_WEIGHTS
 from training.prepare import TOKENIZER_FOLDER
+from training.recipe_file import RecipeError, load_recipe
+from training.state import write_atomically
+
+TRANSFER_FILE = "transfer.json"
 
 # Tables with a row a piece, and the origin's tables from which their rows can come, the nearest first.
 _TABLES = {
@@ -35,13 +37,14 @@ _TABLES = {
 
 
 class TransferError(Exception):
-    """The weights to begin with, or the names to freeze, are not what the recipe takes them for."""
+    """There are no weights to begin with where the recipe says, or none that fit."""
 
 
 class Origin(NamedTuple):
     """The model that a run begins with."""
 
     name: str
+    data: tuple[str, ...]  # what it was trained on, for the provenance of what comes of it
     weights: dict[str, Tensor]  # float32, on the CPU
     tokenizers: TokenizerPair
 
@@ -58,6 +61,7 @@ class Transferred(NamedTuple):
     """What became of every tensor."""
 
     origin: str
+    data: tuple[str, ...]  # what the origin was trained on
     copied: tuple[str, ...]
     remapped: dict[str, Remapped]
     fresh: dict[str, str]  # name and the reason
@@ -74,6 +78,28 @@ class Transferred(NamedTuple):
         lines += [f"  not used: {name}" for name in self.unused]
         return "\n".join(lines)
 
+    def save(self, run_folder: Path) -> None:
+        """Write ``transfer.json``."""
+        content = {**self._asdict(), "remapped": {name: rows._asdict() for name, rows in self.remapped.items()}}
+        write_atomically(
+            run_folder / TRANSFER_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+        )
+
+
+def inherited_data(run_folder: Path) -> tuple[str, ...]:
+    """What the model that a run began with was trained on; nothing if the run began from scratch.
+
+    Raises TransferError for a damaged ``transfer.json``.
+    """
+    path = run_folder / TRANSFER_FILE
+    if not path.is_file():
+        return ()
+    try:
+        content = json.loads(path.read_bytes())
+        return tuple(f"{entry} [through {content['origin']}]" for entry in content["data"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise TransferError(f"{path} is damaged ({error!r}); run `ferry-train fit` again") from error
+
 
 def open_origin(folder: Path) -> Origin:
     """The model of a checkpoint folder, or the best weights of a run folder.
@@ -83,7 +109,8 @@ def open_origin(folder: Path) -> Origin:
     if (folder / SUMS).is_file():
         checkpoint = load_checkpoint(folder)
         name = f"{checkpoint.config.name} {checkpoint.config.version} ({folder})"
-        return Origin(name, checkpoint.model.state_dict(), load_tokenizers(folder))
+        data = checkpoint.config.training.data
+        return Origin(name, data, checkpoint.model.state_dict(), load_tokenizers(folder))
     path = folder / BEST_WEIGHTS
     if not path.is_file():
         raise TransferError(
@@ -94,7 +121,7 @@ def open_origin(folder: Path) -> Origin:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise TransferError(f"training.init_from: {path} cannot be read: {error}") from error
-    return Origin(str(folder), weights, load_tokenizers(folder / TOKENIZER_FOLDER))
+    return Origin(str(folder), _data_of_run(folder), weights, load_tokenizers(folder / TOKENIZER_FOLDER))
 
 
 @torch.no_grad()
@@ -122,27 +149,16 @@ def transfer(model: Seq2Seq, tokenizers: TokenizerPair, origin: Origin) -> Trans
     if not copied and not remapped:
         raise TransferError(f"training.init_from: nothing in {origin.name} fits this model; sizes or cells differ")
     unused = sorted(origin.weights.keys() - set(copied) - remapped.keys())
-    return Transferred(origin.name, tuple(copied), remapped, fresh, tuple(unused))
+    return Transferred(origin.name, origin.data, tuple(copied), remapped, fresh, tuple(unused))
 
 
-def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Let the parameters whose names match a glob pattern learn nothing; returns their names.
-
-    Raises TransferError for a pattern that matches nothing, and where nothing is left to learn.
-    """
-    parameters = dict(model.named_parameters())
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in parameters):
-            near = difflib.get_close_matches(pattern, _with_groups(parameters), n=4, cutoff=0.4)
-            top = dict.fromkeys(re.sub(r"\..*", ".*", name) for name in parameters)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(top)}"
-            raise TransferError(f"training.freeze: {pattern!r} matches no parameter; {hint}")
-    frozen = [name for name in parameters if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    if len(frozen) == len(parameters):
-        raise TransferError(f"training.freeze: {list(patterns)} match every parameter, so nothing is left to learn")
-    for name in frozen:
-        parameters[name].requires_grad_(False)
-    return frozen
+def _data_of_run(folder: Path) -> tuple[str, ...]:
+    try:
+        corpora = load_recipe(folder / "recipe.yaml").data.train
+    except RecipeError as error:
+        return (f"unknown: {error}",)
+    licensed = (corpus.label + (f" ({corpus.licence})" if corpus.licence else "") for corpus in corpora)
+    return (*licensed, *inherited_data(folder))
 
 
 class _Table(NamedTuple):
@@ -190,13 +206,3 @@ def _pieces_of(name: str, tokenizers: TokenizerPair) -> list[str]:
 
 def _side(name: str, tokenizers: TokenizerPair) -> Subword:
     return tokenizers.source if name.startswith("source") else tokenizers.target
-
-
-def _with_groups(names: Iterable[str]) -> list[str]:
-    """The names, and a pattern for everything below each of their prefixes."""
-    groups: dict[str, None] = {}
-    for name in names:
-        parts = name.split(".")
-        groups.update({".".join([*parts[:end], "*"]): None for end in range(1, len(parts))})
-        groups[name] = None
-    return list(groups)

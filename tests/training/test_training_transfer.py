@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from model.config import ModelConfig
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import TokenizerPair, train_subword
-from training.transfer import Origin, TransferError, freeze, open_origin, transfer
+from training.transfer import Origin, TransferError, inherited_data, open_origin, transfer
 
 ENGLISH = ["The ferry crosses the river.", "We wait for the boat.", "The captain reads a book.", "Rain on the water."]
 GERMAN = ["Die Fähre fährt los.", "Wir warten auf das Boot.", "Der Kapitän liest.", "Regen auf dem Wasser."]
@@ -40,9 +40,18 @@ def model(tokenizers: TokenizerPair, seed: int = 1, **choices: Any) -> Seq2Seq:
 
 
 def origin(tokenizers: TokenizerPair, **choices: Any) -> Origin:
-    return Origin("old", model(tokenizers, seed=7, **choices).state_dict(), tokenizers)
+    return Origin("old", ("old text",), model(tokenizers, seed=7, **choices).state_dict(), tokenizers)
 
 
+RECIPE = """\
+name: old
+data:
+  source: en
+  target: de
+  train: [{name: English and German, tsv: train.tsv, licence: CC0-1.0}, {tsv: more.tsv}]
+  dev: [{tsv: dev.tsv}]
+export: {licence: CC0-1.0}
+"""
 OLD_PIECES, NEW_PIECES, TARGET_PIECES = OLD.pieces(), NEW.pieces(), TARGET.pieces()
 JOINT_OLD, JOINT_NEW, SEPARATE = TokenizerPair(OLD, OLD), TokenizerPair(NEW, NEW), TokenizerPair(OLD, TARGET)
 
@@ -117,7 +126,7 @@ def test_what_does_not_fit_stays_fresh_and_is_named() -> None:
 
 
 def test_a_model_of_which_nothing_fits_is_refused() -> None:
-    old = Origin("old", {"something": torch.zeros(3)}, JOINT_OLD)
+    old = Origin("old", (), {"something": torch.zeros(3)}, JOINT_OLD)
     with pytest.raises(TransferError, match="nothing in old fits"):
         transfer(model(JOINT_OLD), JOINT_OLD, old)
 
@@ -131,6 +140,7 @@ def test_weights_beside_a_foreign_tokenizer_are_refused() -> None:
 def test_a_checkpoint_is_an_origin(tiny_checkpoint: Path, tiny_tokenizer: TokenizerPair) -> None:
     opened = open_origin(tiny_checkpoint)
     assert opened.name == f"en-de 0 ({tiny_checkpoint})"
+    assert opened.data == ("none: random weights",)
     assert opened.tokenizers.target.pieces() == tiny_tokenizer.target.pieces()
     assert opened.weights["target_embedding.weight"].shape == (380, 32)
 
@@ -141,9 +151,20 @@ def test_the_best_weights_of_a_run_are_an_origin(tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     for name, content in SEPARATE.files().items():
         (tmp_path / "tokenizer" / name).write_bytes(content)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     opened = open_origin(tmp_path)
+    assert opened.data == ("English and German (CC0-1.0)", "more.tsv")
     assert opened.weights.keys() == old.weights.keys()
     assert opened.tokenizers.target.pieces() == TARGET_PIECES
+
+
+def test_a_run_remembers_on_what_its_origin_was_trained(tmp_path: Path) -> None:
+    assert inherited_data(tmp_path) == ()
+    transfer(model(JOINT_OLD), JOINT_OLD, origin(JOINT_OLD)).save(tmp_path)
+    assert inherited_data(tmp_path) == ("old text [through old]",)
+    (tmp_path / "transfer.json").write_text("{")
+    with pytest.raises(TransferError, match=r"transfer\.json is damaged"):
+        inherited_data(tmp_path)
 
 
 def test_a_folder_that_is_neither_is_named(tmp_path: Path) -> None:
@@ -155,25 +176,3 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").write_bytes(b"half")
     with pytest.raises(TransferError, match=r"best\.safetensors cannot be read"):
         open_origin(tmp_path)
-
-
-def test_freezing_is_by_pattern() -> None:
-    made = model(JOINT_OLD)
-    frozen = freeze(made, ["encoder.*", "*.bias"])
-    expected = [name for name, _ in made.named_parameters() if name.startswith("encoder.") or name.endswith(".bias")]
-    assert frozen == expected
-    assert [name for name, parameter in made.named_parameters() if not parameter.requires_grad] == expected
-
-
-def test_a_pattern_that_matches_nothing_is_answered_with_near_ones() -> None:
-    with pytest.raises(TransferError, match=r"'encodr\.\*' matches no parameter; did you mean 'encoder\.\*'"):
-        freeze(model(JOINT_OLD), ["encodr.*"])
-    with pytest.raises(
-        TransferError, match=r"matches no parameter; there are output_bias, target_embedding\.\*, encoder\.\*, "
-    ):
-        freeze(model(JOINT_OLD), ["zzz"])
-
-
-def test_freezing_everything_is_refused() -> None:
-    with pytest.raises(TransferError, match="nothing is left to learn"):
-        freeze(model(JOINT_OLD), ["*"])
