@@ -18,6 +18,7 @@ from training.corpus import Corpus
 from training.evaluate import Result, Run, System, evaluate, open_checkpoint, open_run
 from training.fit_record import FitRecord
 from training.recipe_file import recipe_sha256
+from training.transfer import inherited_data
 from training.tuning import tune
 
 CARD = "README.md"
@@ -39,7 +40,7 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
     """Writes the checkpoint of a run in ``run_folder``, replacing an older one at its place only when it is whole.
 
     ``recipe_name`` is the recipe's file name; ``message`` is told what is being done. Raises EvaluationError,
-    FitRecordError, ExportError, CorpusError, or OSError where the checkpoint cannot be written.
+    FitRecordError, ExportError, TransferError, CorpusError, or OSError where the checkpoint cannot be written.
     """
     folder = recipe.export.folder or run_folder / "checkpoint"
     _require_replaceable(folder)
@@ -49,7 +50,7 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
         run = run._replace(system=tune(run.system, recipe, recipe.search.tuning, message))
     weights = run.model.state_dict()
     _require_finite(weights, recipe)
-    config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name))
+    config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name, inherited_data(run_folder)))
     files = run.system.tokenizers.files()
     results = _evaluate_as_stored(recipe, run.system, config, weights, run_folder, message)
     evaluations = tuple(result.evaluation(run.system.options) for result in results)
@@ -97,7 +98,9 @@ def _config(recipe: Recipe, run: Run, provenance: Provenance) -> CheckpointConfi
     )
 
 
-def _provenance(recipe: Recipe, record: FitRecord, train: Corpus, recipe_name: str) -> Provenance:
+def _provenance(
+    recipe: Recipe, record: FitRecord, train: Corpus, recipe_name: str, inherited: tuple[str, ...]
+) -> Provenance:
     corpora = zip(recipe.data.train, train.report.corpora, strict=True)
     return Provenance(
         ferry_version=_ferry_version(),
@@ -111,7 +114,8 @@ def _provenance(recipe: Recipe, record: FitRecord, train: Corpus, recipe_name: s
         data=tuple(
             f"{corpus.label}: {report.kept:,} pairs" + (f" ({corpus.licence})" if corpus.licence else "")
             for corpus, report in corpora
-        ),
+        )
+        + inherited,
         licence=recipe.export.licence,
     )
 

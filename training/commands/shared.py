@@ -14,18 +14,21 @@ from model.checkpoint import CheckpointError
 from model.ensemble import EnsembleError
 from tokenizer.normalize import InvalidTextError
 from tokenizer.subword import TokenizerError
+from training.averaging import AveragingError
 from training.config import Recipe
 from training.device import DeviceError
 from training.evaluate import EvaluationError
 from training.export import ExportError
 from training.fit_record import FitRecordError
+from training.freezing import FreezingError
 from training.metrics import MetricsError
 from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
-from training.skipping import TrainingError
 from training.significance import SignificanceError
+from training.skipping import TrainingError
 from training.state import StateError
 from training.synthesis import SynthesisError
+from training.transfer import TransferError
 from training.workers import WorkerError
 
 MENDABLE = (
@@ -35,6 +38,9 @@ MENDABLE = (
     TokenizerError,
     InvalidTextError,
     StateError,
+    AveragingError,
+    TransferError,
+    FreezingError,
     TrainingError,
     DeviceError,
     MetricsError,
