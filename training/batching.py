@@ -30,6 +30,14 @@ class Position(NamedTuple):
     identity: int
 
 
+class Share(NamedTuple):
+    """What one of several processes learns from in one step."""
+
+    batches: tuple[Batch, ...]
+    target_tokens: int  # real target positions, end of sentence counted, of all processes' batches
+    position: Position  # after the step
+
+
 class BatchStream:
     """Endless batches of a corpus, epoch after epoch.
 
@@ -49,15 +57,29 @@ class BatchStream:
         return self
 
     def __next__(self) -> Batch:
+        return self._collator(self._advance())
+
+    def share(self, accumulate: int, rank: int = 0, size: int = 1) -> Share:
+        """Goes on by ``accumulate * size`` batches, and gives every ``size``-th of them, beginning with ``rank``.
+
+        The streams of all ranks stay at the same position, at the end of an epoch as well, and what they learn from in
+        a step is together what one process with ``accumulate * size`` would.
+        """
+        rows = [self._advance() for _ in range(accumulate * size)]
+        tokens = sum(int(self._corpus.target.lengths(each).sum(dtype=np.int64)) + len(each) for each in rows)
+        return Share(tuple(self._collator(each) for each in rows[rank::size]), tokens, self.state())
+
+    def _advance(self) -> IndexArray:
+        """The rows of the next batch, which the stream leaves behind."""
         plan = self._current_plan()
         while len(plan) == 0:  # an epoch of small weights can be empty
             self._epoch += 1
             plan = self._current_plan()
-        batch = self._collator(plan[self._batch])
+        rows = plan[self._batch]
         self._batch += 1
         if self._batch == len(plan):
             self._epoch, self._batch = self._epoch + 1, 0
-        return batch
+        return rows
 
     @property
     def epoch(self) -> int:

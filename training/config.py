@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from model.config import Frozen, LengthPenalty, ModelConfig
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
+from training.tune_config import Dimension
 
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 
@@ -90,6 +91,18 @@ class TrainingConfig(Frozen):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled (AdamW).")
     betas: tuple[float, float] = (0.9, 0.98)
     ema_decay: float = Field(0.999, ge=0, lt=1, description="Exponential moving average of the weights; 0 is none.")
+    nonfinite_patience: int = Field(
+        10, ge=1, description="Skipped steps in a row, for a loss or gradient that is not finite, that end the run."
+    )
+    preflight: bool = Field(True, description="Try the largest possible batch before the first step.")
+    r_drop: float = Field(0.0, ge=0, description="R-Drop's alpha, weight of the divergence of two passes; 0: one pass.")
+    average_last: int = Field(
+        0, ge=0, description="Try the mean of the weights at so many last validations when the run ends; 0: do not."
+    )
+    init_from: Path | None = Field(
+        None, description="Checkpoint or run folder whose weights the run begins with, as far as they fit."
+    )
+    freeze: tuple[str, ...] = Field((), description="Patterns (* and ?) of the names of parameters that do not learn.")
     validate_every: int = Field(500, ge=1, description="Steps between validations.")
     save_every: int = Field(500, ge=1, description="Steps between saves of the training state.")
     early_stopping: EarlyStopping = EarlyStopping()
@@ -155,6 +168,7 @@ class Recipe(Frozen):
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
     export: ExportConfig
+    tune: dict[str, Dimension] = Field({}, description="What `ferry-train tune` tries: dotted key to its values.")
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,10 +48,11 @@ def _line(axes: Axes, x: Sequence[float], y: Sequence[float], label: str, colour
 
 
 def _smooth(values: Sequence[float], decay: float = 0.9) -> list[float]:
-    """Exponential moving average that begins without bias."""
+    """Exponential moving average that begins without bias; a value that is not finite leaves it where it is."""
     smoothed: list[float] = []
     total = weight = 0.0
     for value in values:
-        total, weight = decay * total + value, decay * weight + 1
-        smoothed.append(total / weight)
+        if math.isfinite(value):
+            total, weight = decay * total + value, decay * weight + 1
+        smoothed.append(total / weight if weight else math.nan)
     return smoothed

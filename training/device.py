@@ -24,6 +24,11 @@ class Device(NamedTuple):
         """The context of a training step's forward pass."""
         return torch.autocast(self.name, dtype=torch.bfloat16, enabled=self.bfloat16)
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether the host queues work that the device does later."""
+        return self.name == "cuda"
+
     def __str__(self) -> str:
         model = torch.cuda.get_device_name() if self.name == "cuda" else f"{torch.get_num_threads()} threads"
         return f"{self.name} ({model}), {'bfloat16' if self.bfloat16 else 'float32'}"

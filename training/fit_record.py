@@ -21,6 +21,7 @@ class FitRecord(Frozen):
     best_step: int
     best_score: float = Field(description="Dev BLEU of the best weights, greedy.")
     steps: int
+    skipped: int = Field(0, description="Steps whose loss or gradient was not finite; they changed nothing.")
     target_tokens: int
     seconds: float
     interrupted: bool

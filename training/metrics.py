@@ -18,6 +18,7 @@ class StepMetrics(NamedTuple):
     learning_rate: float
     gradient_norm: float  # before clipping
     tokens_per_second: float  # target pieces
+    skipped: int = 0  # steps since the run began whose loss or gradient was not finite
 
 
 class ValidationMetrics(NamedTuple):

@@ -119,6 +119,25 @@ class Reporter:
         return "" if seconds is None else f"{seconds / 60:.0f} min left"
 
 
+class SilentReporter:
+    """Told the same, tells nobody: for the ranks that leave it to the first."""
+
+    def start(self, total_steps: int, first_step: int) -> None:
+        """Begins a run."""
+
+    def step(self, metrics: StepMetrics) -> None:
+        """Figures of the steps since the last call."""
+
+    def validation(self, metrics: ValidationMetrics) -> None:
+        """Figures of a validation."""
+
+    def message(self, text: str) -> None:
+        """A line for the person."""
+
+    def close(self) -> None:
+        """Ends the run."""
+
+
 def _progress_bar(console: Console) -> Progress:
     return Progress(
         BarColumn(bar_width=24),

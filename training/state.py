@@ -19,6 +19,21 @@ import torch
 from torch import Tensor
 
 from training.batching import Position
+from training.config import Recipe
+
+# Keys of the recipe's training section that may be changed when a run is resumed.
+STEERING = {
+    "max_steps",
+    "max_epochs",
+    "learning_rate",
+    "minimum_learning_rate",
+    "clip_norm",
+    "nonfinite_patience",
+    "preflight",
+    "save_every",
+    "samples",
+    "early_stopping",
+}
 
 
 class StateError(Exception):
@@ -35,6 +50,16 @@ class Progress(NamedTuple):
     best_figure: float | None = None  # of early stopping's metric, higher being better (a loss is negated)
     best_bleu: float = 0.0
     waited: int = 0  # validations since the best
+    skipped: int = 0  # steps that changed nothing, for a loss or gradient that was not finite
+    skipped_in_row: int = 0  # of these, since the last step that was taken
+
+    def after(self, finite: bool, target_tokens: int, seconds: float) -> Progress:
+        """With the figures of one step more, taken or skipped; ``step`` itself is counted when a step begins."""
+        if finite:
+            found = self._replace(target_tokens=self.target_tokens + target_tokens, skipped_in_row=0)
+        else:
+            found = self._replace(skipped=self.skipped + 1, skipped_in_row=self.skipped_in_row + 1)
+        return found._replace(seconds=self.seconds + seconds)
 
 
 class TrainingState(TypedDict):
@@ -47,12 +72,23 @@ class TrainingState(TypedDict):
     average: dict[str, Tensor]
     optimizer: dict[str, object]
     schedule: dict[str, float | int | None]
-    generators: dict[str, object]
+    generators: list[dict[str, object]]  # of every rank
 
 
 def state_file(run_folder: Path) -> Path:
     """Where a run keeps its training state."""
     return run_folder / "state" / "state.pt"
+
+
+def recipe_identity(recipe: Recipe) -> str:
+    """Hash of what a resumed run must share with its start: all that shapes data, model and optimizer.
+
+    What only steers may be changed on the way: a run that diverged goes on at a lower rate.
+    """
+    shaping = recipe.model_dump_json(
+        include={"seed", "data", "tokenizer", "model", "training"}, exclude={"training": STEERING}
+    )
+    return hashlib.sha256(shaping.encode()).hexdigest()
 
 
 def save_state(path: Path, state: TrainingState) -> None:
@@ -81,13 +117,13 @@ def load_state(path: Path, recipe: str) -> TrainingState:
 
 
 def generators() -> dict[str, object]:
-    """State of every random generator: Python, numpy, torch on CPU and on each GPU."""
+    """State of this process's random generators: Python, numpy, torch on the CPU and on its GPU."""
     kind, keys, *rest = numpy.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(numpy.array(keys)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -97,8 +133,8 @@ def restore_generators(state: Mapping[str, object]) -> None:
     kind, keys, *rest = state["numpy"]  # type: ignore[misc]
     numpy.random.set_state((kind, keys.numpy(), *rest))  # type: ignore[has-type]
     torch.set_rng_state(state["torch"])  # type: ignore[arg-type]
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])  # type: ignore[arg-type]
+    if isinstance(state["cuda"], Tensor) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def seed_generators(seed: int) -> None:

@@ -3,51 +3,54 @@
 ``fit`` reads top-down: build or restore everything, then take steps; validate, save and stop when it is time. What the
 run leaves in its folder: ``best.safetensors`` and ``last.safetensors`` (averaged weights), ``state/state.pt``,
 ``recipe.yaml``, and what the reporter writes.
+
+Nothing in a step makes the host wait for a GPU: token counts come from the plan, batches from pinned memory, and what
+the device finds is read one step late (:mod:`training.readout`). So the host learns one step late, too, that a step was
+skipped or that a rank was asked to stop; all ranks read the same figures and go the same way.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import BOS, EOS, PAD, UNK
-from training.batching import Batch, BatchStream
+from training.batching import BatchStream
 from training.config import Recipe
 from training.device import Device, resolve_device
+from training.distributed import Group, join_group, started_again
+from training.loader import Load, Loader
 from training.metrics import StepMetrics, ValidationMetrics
-from training.objective import smoothed_cross_entropy
+from training.optimizer import Updater
 from training.prepare import length_limit, open_tokenizers, prepare_corpora
+from training.readout import Readout, StepRecord
 from training.recipe_file import dump_recipe
-from training.report import Reporter
+from training.report import Reporter, SilentReporter
 from training.schedule import Schedule
+from training.skipping import describe, too_many
 from training.state import (
     Progress,
     TrainingState,
     generators,
     load_state,
     position_of,
+    recipe_identity,
     restore_generators,
     save_state,
     seed_generators,
     state_file,
     write_atomically,
 )
-from training.validation import Validator
-
-
-class TrainingError(Exception):
-    """The run cannot go on."""
+from training.stop import Stop, stop_signals
+from training.training_loss import TrainingLoss
+from training.validation import Validation, Validator
 
 
 class FitResult(NamedTuple):
@@ -56,6 +59,7 @@ class FitResult(NamedTuple):
     best_step: int
     best_score: float  # dev BLEU of the best weights, greedy
     steps: int
+    skipped: int  # of the steps, for a loss or gradient that was not finite
     target_tokens: int
     seconds: float
     interrupted: bool  # by SIGINT or SIGTERM; the state is saved
@@ -64,25 +68,32 @@ class FitResult(NamedTuple):
 def fit(recipe: Recipe, *, resume: bool, run_folder: Path) -> FitResult:
     """Train the recipe's model; with ``resume`` go on from the saved state, bit-equal to a run that never stopped.
 
+    Under torchrun all ranks call it; ranks that torchrun has started again go on from the last state, if there is one.
     Raises CorpusError, OverlapError, DeviceError, TokenizerError, StateError or TrainingError.
     """
-    trainer = Trainer(recipe, run_folder)
-    if resume:
-        trainer.restore()
-    with _stop_signals() as stopped:
-        return trainer.run(stopped)
+    state = state_file(run_folder)
+    resume = resume or (started_again() and state.is_file())
+    with join_group(recipe) as group:
+        if group.first and not resume:
+            state.unlink(missing_ok=True)  # ranks that are started again must not take up an earlier run
+        trainer = Trainer(recipe, run_folder, group)
+        if resume:
+            trainer.restore()
+        with stop_signals() as stopped:
+            return trainer.run(stopped)
 
 
 class Trainer:
     """A run: model, averaged model, optimizer, schedule, data and progress."""
 
-    def __init__(self, recipe: Recipe, run_folder: Path) -> None:
+    def __init__(self, recipe: Recipe, run_folder: Path, group: Group | None = None) -> None:
         seed_generators(recipe.seed)
-        self.recipe, self.config, self.folder = recipe, recipe.training, run_folder
+        self.recipe, self.config, self.folder, self.group = recipe, recipe.training, run_folder, group or Group()
         self.device: Device = resolve_device(recipe)
-        self.reporter = Reporter(run_folder)
+        self.reporter = Reporter(run_folder) if self.group.first else SilentReporter()
         tokenizers = open_tokenizers(run_folder)
-        corpus, dev = prepare_corpora(recipe, tokenizers, run_folder)
+        with self.group.first_goes_first():
+            corpus, dev = prepare_corpora(recipe, tokenizers, run_folder)
         self.reporter.message(str(corpus.report))
         self.length_limit = length_limit(corpus)
         self.batches = BatchStream(corpus, self.config.batch_tokens, recipe.seed, pad=PAD, bos=BOS, eos=EOS)
@@ -92,81 +103,98 @@ class Trainer:
         self.model = Seq2Seq(model_config).to(self.device.name)
         self.average = Seq2Seq(model_config).to(self.device.name).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimizer = build_optimizer(self.model, recipe)
+        self.updater = Updater(self.model, self.average, recipe, on_device=self.device.is_gpu)
+        self.loss = TrainingLoss(self.model, self.config, self.device)
+        self.wrapped_loss = self.group.wrap(self.loss, self.device.name)
+        self.readout = Readout(late=1 if self.device.is_gpu else 0)
         self.schedule = Schedule(self.config)
-        self.progress = Progress()
-        write_atomically(run_folder / "recipe.yaml", dump_recipe(recipe).encode())
+        self.progress, self.position = Progress(), self.batches.state()
+        self._stopping, self._read_at, self._saved_step = False, 0.0, None  # type: tuple[bool, float, int | None]
+        if self.group.first:
+            write_atomically(run_folder / "recipe.yaml", dump_recipe(recipe).encode())
+        else:
+            seed_generators(recipe.seed + 2**20 * self.group.rank)  # other dropout on every rank
 
     def run(self, stopped: Stop) -> FitResult:
         """Take steps until the recipe, early stopping or a signal ends the run."""
         self.reporter.message(f"{self._size() / 1e6:.1f} M parameters on {self.device}")
         self.reporter.start(self.config.max_steps, self.progress.step)
+        loader = self._loader()
         try:
-            while not self._finished() and not stopped.requested:
-                self._step()
+            while not self._finished() and not self._stopping:
+                self._step(next(loader), stopped)
                 if self.progress.step % self.config.validate_every == 0 or self._finished():
                     self._validate()
                 if self.progress.step % self.config.save_every == 0:
                     self.save()
             self.save()
         finally:
+            loader.close()
             self.reporter.close()
         progress = self.progress
         return FitResult(
             progress.best_step,
             progress.best_bleu,
             progress.step,
+            progress.skipped,
             progress.target_tokens,
             progress.seconds,
-            interrupted=stopped.requested and not self._finished(),
+            interrupted=self._stopping and not self._finished(),
         )
 
-    def _step(self) -> None:
-        """One update from ``accumulate`` batches, normalised by all their target positions."""
+    def _step(self, load: Load, stopped: Stop) -> None:
+        """One update from all ranks' ``accumulate`` batches, normalised by all their target positions."""
         began, step = time.perf_counter(), self.progress.step + 1
-        batches = [next(self.batches) for _ in range(self.config.accumulate)]
-        tokens = sum(int((batch.target_output != PAD).sum()) for batch in batches)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        likelihood = sum(self._backward(batch, tokens) for batch in batches) / tokens
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
-        if not (math.isfinite(likelihood) and math.isfinite(norm)):
-            raise TrainingError(f"step {step}: loss {likelihood}, gradient norm {norm}; lower the learning rate")
+        likelihood = self._gradients(load)
+        mine = torch.stack([likelihood / load.target_tokens, torch.full_like(likelihood, stopped.requested)])
+        loss, stop = self.group.sum(mine).unbind()
         rate = self.schedule.rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        update_average(self.average, self.model, self.config.ema_decay, step)
-        seconds = time.perf_counter() - began
-        progress = self.progress
-        self.progress = progress._replace(
-            step=step, target_tokens=progress.target_tokens + tokens, seconds=progress.seconds + seconds
-        )
-        self.reporter.step(StepMetrics(step, likelihood, self.progress.target_tokens, rate, norm, tokens / seconds))
+        update = self.updater.step(loss, rate, step)
+        self.position, self.progress = load.position, self.progress._replace(step=step)
+        figures = torch.stack([loss, update.norm.to(loss.dtype), update.finite.to(loss.dtype), stop])
+        self.readout.add(StepRecord(step, load.target_tokens, rate, began), figures)
+        self._read()
 
-    def _backward(self, batch: Batch, tokens: int) -> float:
-        """Add one batch's share to the gradient; returns its negative log-likelihood, a sum in nats."""
-        source, lengths, target_input, target_output = (part.to(self.device.name) for part in batch)
-        with self.device.autocast():
-            features = self.model(source, lengths, target_input)
-        loss = smoothed_cross_entropy(
-            features,
-            self.model.output_weight(),
-            self.model.output_bias,
-            target_output,
-            smoothing=self.config.label_smoothing,
-            pad=PAD,
-        )
-        (loss.smoothed / tokens).backward()  # type: ignore[no-untyped-call]
-        return float(loss.likelihood)
+    def _gradients(self, load: Load) -> Tensor:
+        """Leaves the gradient of the step's mean loss; returns this rank's negative log-likelihood, a sum in nats."""
+        self.model.train()
+        self.updater.optimizer.zero_grad(set_to_none=True)
+        # DistributedDataParallel takes the mean over ranks where the sum is wanted.
+        positions = load.target_tokens / self.group.size
+        total = torch.zeros((), device=self.device.name)
+        for number, inputs in enumerate(load.inputs, 1):
+            with self.group.exchange(self.wrapped_loss, now=number == len(load.inputs)):
+                smoothed, likelihood = self.wrapped_loss(*inputs.to(self.device.name))
+                (smoothed / positions).backward()
+            total += likelihood
+        return total
+
+    def _read(self, *, everything: bool = False) -> None:
+        """Take note of what became of the steps whose figures are due; TrainingError if too many were skipped."""
+        for record, found in self.readout.due(everything=everything):
+            now = time.perf_counter()
+            seconds, self._read_at = now - max(record.began, self._read_at), now
+            self._stopping |= found.stop
+            progress = self.progress = self.progress.after(found.finite, record.target_tokens, seconds)
+            speed = record.target_tokens / seconds
+            self.reporter.step(
+                StepMetrics(
+                    record.step, found.loss, progress.target_tokens, record.rate, found.norm, speed, progress.skipped
+                )
+            )
+            if not found.finite:
+                self.reporter.message(f"step {record.step} skipped: {describe(found)}; {progress.skipped} so far")
+            if progress.skipped_in_row >= self.config.nonfinite_patience:
+                raise too_many(self.recipe, self.folder, record.step, found, self._saved_step)
 
     def _validate(self) -> None:
         """Score the averaged weights, keep them if they are the best so far."""
-        found = self.validator.validate(self.average, self.length_limit, self.device, self.config.samples)
+        self._read(everything=True)
+        found = self.group.from_first(self._validation() if self.group.first else None)
         progress = self.progress
         self.reporter.validation(
             ValidationMetrics(
-                progress.step, self.batches.epoch, found.loss, math.exp(found.loss), found.bleu, found.samples
+                progress.step, self.position.epoch, found.loss, math.exp(found.loss), found.bleu, found.samples
             )
         )
         figure = found.bleu if self.config.early_stopping.metric == "bleu" else -found.loss
@@ -179,84 +207,66 @@ class Trainer:
         else:
             self.progress = progress._replace(waited=progress.waited + 1)
 
+    def _validation(self) -> Validation:
+        return self.validator.validate(self.average, self.length_limit, self.device, self.config.samples)
+
     def _finished(self) -> bool:
         config = self.config
-        out_of_epochs = config.max_epochs is not None and self.batches.epoch >= config.max_epochs
+        out_of_epochs = config.max_epochs is not None and self.position.epoch >= config.max_epochs
         out_of_patience = self.progress.waited >= config.early_stopping.patience
         return self.progress.step >= config.max_steps or out_of_epochs or out_of_patience
 
     def save(self) -> None:
-        """Save the training state and the averaged weights, each atomically."""
+        """Save the training state and the averaged weights, each atomically.
+
+        Not while steps are being skipped: the weights may be at fault, so the state of before stays.
+        """
+        self._read(everything=True)
+        if self.progress.skipped_in_row:
+            self.reporter.message(f"state not saved, because step {self.progress.step} was skipped")
+            return
+        everyones_generators = self.group.gather(generators())
+        self._saved_step = self.progress.step
+        if not self.group.first:
+            return
         self._write_weights("last.safetensors")
         state: TrainingState = {
-            "recipe": _identity(self.recipe),
+            "recipe": recipe_identity(self.recipe),
             "progress": tuple(self.progress),
-            "position": tuple(self.batches.state()),
+            "position": tuple(self.position),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
             "schedule": self.schedule.state(),
-            "generators": generators(),
+            "generators": everyones_generators,
         }
         save_state(state_file(self.folder), state)
 
     def restore(self) -> None:
         """Take up the saved state of this recipe."""
-        state = load_state(state_file(self.folder), _identity(self.recipe))
+        state = load_state(state_file(self.folder), recipe_identity(self.recipe))
         self.progress = Progress(*state["progress"])  # type: ignore[arg-type]
-        self.batches.restore(position_of(state))
+        self.position, self._saved_step = position_of(state), self.progress.step
+        self.batches.restore(self.position)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.updater.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
-        restore_generators(state["generators"])
+        everyones = state["generators"]
+        if len(everyones) == self.group.size:
+            restore_generators(everyones[self.group.rank])
+        else:
+            seed_generators(self.recipe.seed + 2**20 * self.group.rank + self.progress.step)
+            self.reporter.message(f"{len(everyones)} ranks became {self.group.size}: dropout goes on from new seeds")
 
     def _write_weights(self, name: str) -> None:
-        weights = {key: value.cpu().contiguous() for key, value in self.average.state_dict().items()}
-        write_atomically(self.folder / name, save_tensors(weights))
+        if self.group.first:
+            weights = {key: value.cpu().contiguous() for key, value in self.average.state_dict().items()}
+            write_atomically(self.folder / name, save_tensors(weights))
+
+    def _loader(self) -> Loader:
+        rank, size = self.group.rank, self.group.size
+        return Loader(self.batches, self.config.accumulate, rank=rank, size=size, pad=PAD, pinned=self.device.is_gpu)
 
     def _size(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
-
-
-def build_optimizer(model: Seq2Seq, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019); only matrices decay."""
-    config = recipe.training
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=1e-9, fused=True)
-
-
-@torch.no_grad()
-def update_average(average: Seq2Seq, model: Seq2Seq, decay: float, step: int) -> None:
-    """Exponential moving average of the weights, its memory growing with the run so that the start does not linger."""
-    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-def _identity(recipe: Recipe) -> str:
-    """Hash of the sections that a resumed run must share with its start."""
-    kept = recipe.model_dump_json(include={"seed", "data", "tokenizer", "model", "training"})
-    return hashlib.sha256(kept.encode()).hexdigest()
-
-
-class Stop:
-    """Whether a signal has asked the run to end after its step."""
-
-    requested = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM end the run at the next step, with its state saved."""
-    stop = Stop()
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -32,7 +32,7 @@ def state(recipe: str = "abc") -> TrainingState:
         "average": {"weight": torch.zeros(4)},
         "optimizer": {"state": {}},
         "schedule": {"scale": 1.0, "best": None, "waited": 0},
-        "generators": generators(),
+        "generators": [generators()],
     }
 
 
@@ -53,7 +53,7 @@ def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     save_state(tmp_path / "state.pt", state())
     expected = draw()
     seed_generators(99)
-    restore_generators(load_state(tmp_path / "state.pt", "abc")["generators"])
+    restore_generators(load_state(tmp_path / "state.pt", "abc")["generators"][0])
     assert draw() == expected
 
 

@@ -20,6 +20,7 @@ from training.commands.shared import (
 )
 from training.config import Recipe
 from training.device import resolve_device
+from training.distributed import first_process, started_again
 from training.evaluate import open_run
 from training.export import export
 from training.fit_record import FitRecord
@@ -84,18 +85,22 @@ def _tokenizer(recipe: Recipe) -> None:
 def _guard(recipe: Recipe, resume: bool, overwrite: bool) -> None:
     """Hours of training are not thrown away by a command typed twice."""
     path = state_file(recipe.folder)
-    if path.exists() and not (resume or overwrite):
+    if path.exists() and not (resume or overwrite or started_again()):
         raise StateError(f"{path} holds an earlier run; go on from it with --resume, or start anew with --overwrite")
 
 
 def _fit(recipe: Recipe, resume: bool) -> None:
     result = fit(recipe, resume=resume, run_folder=recipe.folder)
+    if not first_process():
+        raise typer.Exit(INTERRUPTED if result.interrupted else 0)
     record = FitRecord(**result._asdict(), device=str(resolve_device(recipe)))
     record.save(recipe.folder)
     note(
         f"fit: {result.steps:,} steps, {result.target_tokens:,} target pieces, {result.seconds / 60:.1f} minutes; "
         f"best dev BLEU {result.best_score:.2f} at step {result.best_step:,}"
     )
+    if result.skipped:
+        note(f"{result.skipped:,} steps were skipped, for a loss or gradient that was not finite")
     if result.interrupted:
         note("stopped by a signal, the training state is saved: go on with --resume")
         raise typer.Exit(INTERRUPTED)

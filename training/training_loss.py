@@ -1,0 +1,43 @@
+"""From a batch to the loss in one forward call of one module.
+
+DistributedDataParallel sees only what happens inside the forward call of the module that it wraps, so everything that
+touches a weight is in it: the model and the output embeddings, which may be the input embeddings as well.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from model.seq2seq import Seq2Seq
+from training.config import TrainingConfig
+from training.device import Device
+from training.objective import smoothed_cross_entropy
+
+
+class TrainingLoss(nn.Module):
+    """The model and what it is trained for."""
+
+    def __init__(self, model: Seq2Seq, config: TrainingConfig, device: Device) -> None:
+        super().__init__()
+        self.model, self.config, self.device = model, config, device
+
+    def forward(
+        self, source: Tensor, source_lengths: Tensor, target_input: Tensor, target_output: Tensor, real: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over the real target positions, two scalars: what is minimised, and the negative log-likelihood.
+
+        As in :class:`training.batching.Batch`, with ``real`` (N,) int64, the places in the flattened ``target_output``
+        that are no padding.
+        """
+        with self.device.autocast():
+            features = self.model(source, source_lengths, target_input)
+        loss = smoothed_cross_entropy(
+            features,
+            self.model.output_weight(),
+            self.model.output_bias,
+            target_output,
+            smoothing=self.config.label_smoothing,
+            pad=self.model.config.pad,
+            real=real,
+        )
+        return loss.smoothed, loss.likelihood
