@@ -177,6 +177,6 @@ def _known_keys(location: Location) -> list[str]:
 def _section(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, Union, types.UnionType):
+    if get_origin(annotation) in (tuple, dict, Union, types.UnionType):
         return next((found for found in map(_section, get_args(annotation)) if found), None)
     return None
