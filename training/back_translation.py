@@ -18,7 +18,7 @@ from training.config import Recipe
 from training.corpus_config import CorpusConfig
 from training.hashes import hash_file
 from training.reading import Pair, read_all, read_lines, read_pairs
-from training.synthesis import Made, Maker, Synthesis, SynthesisError, files, held_out_pairs, synthesize
+from training.synthesis import Made, Maker, Synthesis, SynthesisError, files, hashes, held_out_pairs, synthesize
 from training.synthetic_recipe import extended, provenance
 from training.teachers import Teachers
 
@@ -64,33 +64,37 @@ def back_translate(
     target are left out. Raises SynthesisError, EvaluationError, CorpusError, or OSError where the folder cannot be
     written.
     """
+    data = recipe.data
+    maker = _maker(recipe, teachers, text, options)
+    synthesis = synthesize(maker, folder, (data.source, data.target), message, overwrite=overwrite)
+    source, target = files(folder, data.source, data.target)
+    real = [(text.path.name, text.licence)] if text else [(corpus.label, corpus.licence) for corpus in data.train]
+    name, licence = provenance(real, "back-translated", teachers)
+    corpus = CorpusConfig(source=source, target=target, weight=options.weight, name=name, licence=licence)
+    symbols = [options.tag] if options.tag else []
+    return BackTranslated(synthesis, corpus, extended(recipe, "back-translated", [*data.train, corpus], symbols))
+
+
+def _maker(recipe: Recipe, teachers: Teachers, text: MonolingualText | None, options: BackTranslationOptions) -> Maker:
     if options.tag and (normalize(options.tag) != options.tag or " " in options.tag):
         raise SynthesisError(f"the tag {options.tag!r} must be normalised text without white space, such as <BT>")
     data, search = recipe.data, teachers.system.options
     held_out = {target for _, target in held_out_pairs(read_all([*data.dev, *data.test]))}
-    texts = [text.path] if text else [path for corpus in data.train for path in corpus.files]
     beam = [search.beam_size, search.length_penalty.model_dump(mode="json")]
-    maker = Maker(
+    return Maker(
         pairs=lambda: _sentences(recipe, text),
         make=lambda pairs, first: _translate(pairs, first, teachers, options, recipe),
         held_out=lambda _, target: target in held_out,
         identity={
             "kind": "back-translate",
-            "data": [hash_file(path) for path in texts],
-            "held_out": [hash_file(path) for corpus in [*data.dev, *data.test] for path in corpus.files],
+            "data": hash_file(text.path) if text else hashes(data.train),
+            "held_out": hashes([*data.dev, *data.test]),
             "cleaning": data.cleaning.model_dump(mode="json"),
             "teachers": teachers.hashes,
             "search": beam if options.temperature is None else [options.temperature, recipe.seed],
             "tag": options.tag,
         },
     )
-    synthesis = synthesize(maker, folder, (data.source, data.target), message, overwrite=overwrite)
-    source, target = files(folder, data.source, data.target)
-    real = [CorpusConfig(tsv=text.path, licence=text.licence)] if text else data.train
-    name, licence = provenance(real, "back-translated", teachers)
-    corpus = CorpusConfig(source=source, target=target, weight=options.weight, name=name, licence=licence)
-    symbols = [options.tag] if options.tag else []
-    return BackTranslated(synthesis, corpus, extended(recipe, "back-translated", [*data.train, corpus], symbols))
 
 
 def _sentences(recipe: Recipe, text: MonolingualText | None) -> Iterator[Pair]:

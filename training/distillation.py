@@ -7,7 +7,7 @@ smoothed sentence-level BLEU (section 3.3). The student's recipe is the given on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -18,9 +18,8 @@ from tokenizer.normalize import normalize
 from training.cleaning import clean_pairs
 from training.config import Recipe
 from training.corpus_config import CorpusConfig
-from training.hashes import hash_file
 from training.reading import Pair, read_all, read_pairs
-from training.synthesis import Made, Maker, Synthesis, SynthesisError, files, held_out_pairs, synthesize
+from training.synthesis import Made, Maker, Synthesis, SynthesisError, files, hashes, held_out_pairs, synthesize
 from training.synthetic_recipe import extended, provenance
 from training.teachers import Teachers
 
@@ -59,27 +58,12 @@ def distil(
     The beam and, with ``interpolate``, the n best are those of the teachers' search options. Raises SynthesisError,
     EvaluationError, CorpusError, or OSError where the folder cannot be written.
     """
-    search = teachers.system.options
-    if search.n_best > search.beam_size:
-        raise SynthesisError(f"--n-best is {search.n_best}; it must not exceed the beam size, {search.beam_size}")
     data = recipe.data
-    held_out = held_out_pairs(read_all([*data.dev, *data.test]))
-    maker = Maker(
-        pairs=lambda: _cleaned(recipe),
-        make=lambda pairs, _: _translate(pairs, teachers, options.select, data.cleaning.max_pieces),
-        held_out=lambda source, target: (source, target) in held_out,
-        identity={
-            "kind": "distil",
-            "data": [hash_file(path) for corpus in [*data.train, *data.dev, *data.test] for path in corpus.files],
-            "cleaning": data.cleaning.model_dump(mode="json"),
-            "teachers": teachers.hashes,
-            "search": [search.beam_size, search.n_best, search.length_penalty.model_dump(mode="json")],
-            "select": options.select,
-        },
-    )
+    maker = _maker(recipe, teachers, options.select)
     synthesis = synthesize(maker, folder, (data.source, data.target), message, overwrite=overwrite)
     source, target = files(folder, data.source, data.target)
-    name, licence = provenance(data.train, "translated", teachers)
+    made_of = [(corpus.label, corpus.licence) for corpus in data.train]
+    name, licence = provenance(made_of, "translated", teachers)
     corpus = CorpusConfig(source=source, target=target, weight=options.weight, name=name, licence=licence)
     train = (*data.train, corpus) if options.keep_original else (corpus,)
     return Distilled(synthesis, corpus, extended(recipe, "distilled", train))
@@ -95,8 +79,25 @@ def nearest(hypotheses: Sequence[str], reference: str) -> str:
     return max(hypotheses, key=lambda hypothesis: bleu.sentence_score(hypothesis, [reference]).score)
 
 
-def _cleaned(recipe: Recipe) -> Iterator[Pair]:
-    return clean_pairs(chain.from_iterable(map(read_pairs, recipe.data.train)), recipe.data.cleaning)
+def _maker(recipe: Recipe, teachers: Teachers, select: Select) -> Maker:
+    data, search = recipe.data, teachers.system.options
+    if search.n_best > search.beam_size:
+        raise SynthesisError(f"--n-best is {search.n_best}; it must not exceed the beam size, {search.beam_size}")
+    held_out = held_out_pairs(read_all([*data.dev, *data.test]))
+    return Maker(
+        pairs=lambda: clean_pairs(chain.from_iterable(map(read_pairs, data.train)), data.cleaning),
+        make=lambda pairs, _: _translate(pairs, teachers, select, data.cleaning.max_pieces),
+        held_out=lambda source, target: (source, target) in held_out,
+        identity={
+            "kind": "distil",
+            "data": hashes(data.train),
+            "held_out": hashes([*data.dev, *data.test]),
+            "cleaning": data.cleaning.model_dump(mode="json"),
+            "teachers": teachers.hashes,
+            "search": [search.beam_size, search.n_best, search.length_penalty.model_dump(mode="json")],
+            "select": select,
+        },
+    )
 
 
 def _translate(pairs: Sequence[Pair], teachers: Teachers, select: Select, max_pieces: int) -> Made:

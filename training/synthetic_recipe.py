@@ -31,12 +31,12 @@ def extended(recipe: Recipe, suffix: str, train: Sequence[CorpusConfig], user_sy
     return Recipe.model_validate(changed.model_dump())
 
 
-def provenance(corpora: Sequence[CorpusConfig], verb: str, teachers: Teachers) -> tuple[str, str]:
-    """Name and licence of what ``teachers`` made of ``corpora``."""
-    texts = " + ".join(corpus.label for corpus in corpora)
-    licences = ", ".join(dict.fromkeys(corpus.licence for corpus in corpora if corpus.licence))
+def provenance(texts: Sequence[tuple[str, str]], verb: str, teachers: Teachers) -> tuple[str, str]:
+    """Name and licence of what ``teachers`` made of ``texts``, of which each has a name and a licence, or ""."""
+    names = " + ".join(name for name, _ in texts)
+    licences = ", ".join(dict.fromkeys(licence for _, licence in texts if licence))
     made = f"{verb} by {teachers.names}"
-    return f"{texts}, {made}", "; ".join(filter(None, [licences, f"{made}: {teachers.licence}"]))
+    return f"{names}, {made}", "; ".join(filter(None, [licences, f"{made}: {teachers.licence}"]))
 
 
 def write_recipe(recipe: Recipe, path: Path, comment: str) -> None:

@@ -141,3 +141,13 @@ def test_the_command_writes_a_recipe_that_can_be_run(tiny_checkpoint: Path, tmp_
     student = load_recipe(tmp_path / "run" / "distilled" / "distil.yaml")
     assert len(texts(student.data.train[0])) == 6
     assert student.name == "tiny-distilled"
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.commands.distil.distil", stopped)
+    done = CliRunner().invoke(app, ["distil", str(write_recipe_of(tmp_path)), "--teacher", str(tiny_checkpoint)])
+    assert done.exit_code == 130
+    assert "the same command goes on" in done.stderr

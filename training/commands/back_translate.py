@@ -14,7 +14,7 @@ from training.back_translation import (
     MonolingualText,
     back_translate,
 )
-from training.commands.shared import DeviceOption, Overrides, RecipePath, Threads, note
+from training.commands.shared import DeviceOption, Dump, Overrides, RecipePath, Threads, note
 from training.commands.synthetic import Alpha, BeamSize, Output, OverwriteText, Weight, open_recipe, report, resumable
 from training.device import pick_device
 from training.synthesis import SynthesisError
@@ -42,6 +42,7 @@ def back_translate_command(
     device: DeviceOption = "auto",
     threads: Threads = None,
     overrides: Overrides = None,
+    dump: Dump = False,
 ) -> None:
     """Translate target-side text back, for the recipe's model to learn from (Sennrich et al. 2016).
 
@@ -51,7 +52,7 @@ def back_translate_command(
     with resumable():
         if sampling and (beam_size is not None or alpha is not None):
             raise SynthesisError("--sampling draws, it does not search: leave out --beam-size and --alpha")
-        loaded = open_recipe(recipe, overrides, threads)
+        loaded = open_recipe(recipe, overrides, dump, threads)
         data, folder = loaded.data, output or loaded.folder / FOLDER
         teachers = open_teachers(model, data.target, data.source, pick_device(device), loaded.search.token_budget)
         teachers = teachers._replace(system=teachers.system.with_search(beam_size, alpha))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.commands.shared import DeviceOption, Overrides, RecipePath, Threads, note
+from training.commands.shared import DeviceOption, Dump, Overrides, RecipePath, Threads, note
 from training.commands.synthetic import Alpha, BeamSize, Output, OverwriteText, Weight, open_recipe, report, resumable
 from training.device import pick_device
 from training.distillation import FOLDER, RECIPE_FILE, DistilOptions, Select, distil
@@ -33,6 +33,7 @@ def distil_command(
     device: DeviceOption = "auto",
     threads: Threads = None,
     overrides: Overrides = None,
+    dump: Dump = False,
 ) -> None:
     """Translate the recipe's training text with teachers, for a student to learn from (Kim & Rush 2016).
 
@@ -40,7 +41,7 @@ def distil_command(
     recipe for `ferry-train run`.
     """
     with resumable():
-        loaded = open_recipe(recipe, overrides, threads)
+        loaded = open_recipe(recipe, overrides, dump, threads)
         data, folder = loaded.data, output or loaded.folder / FOLDER
         teachers = open_teachers(teacher, data.source, data.target, pick_device(device), loaded.search.token_budget)
         system = teachers.system.with_search(beam_size, alpha)

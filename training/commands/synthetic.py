@@ -32,9 +32,9 @@ def resumable() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def open_recipe(path: Path, overrides: list[str] | None, threads: int | None) -> Recipe:
-    """The recipe of a file, torch set to ``threads`` or else to the recipe's."""
-    recipe = resolve(path, overrides)
+def open_recipe(path: Path, overrides: list[str] | None, dump: bool, threads: int | None) -> Recipe:
+    """As :func:`resolve`, and torch set to ``threads`` or else to the recipe's."""
+    recipe = resolve(path, overrides, dump)
     chosen = threads or recipe.threads
     if chosen is not None:
         torch.set_num_threads(chosen)
