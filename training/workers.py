@@ -1,6 +1,6 @@
 """Work on many tasks in processes of their own: results in the order of the tasks, a bounded number in flight.
 
-A worker is a plain interpreter that runs this module and loads what its job needs, nothing else. The processes of the
+A worker is a plain interpreter that runs ``serve`` and loads what its job needs, nothing else. The processes of the
 standard library's pools import the main program again, here torch with it: a second and 200 MB each.
 """
 
@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 _ALONE = 4  # tasks done here before workers are started: what starts in half a second must be worth it
 _IN_FLIGHT = 3  # tasks for each worker that are under way or done and waiting for an earlier one
@@ -129,7 +129,7 @@ def _start() -> _Process:
         "OPENBLAS_NUM_THREADS": "1",  # the processes already use every core
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__],
+        [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         process_group=0,  # Ctrl-C reaches only the main process, which ends its workers
@@ -160,26 +160,18 @@ def _ended(process: _Process) -> WorkerError:
     return WorkerError(f"a worker process ended with {cause}; try fewer of them (data.workers)")
 
 
-def _serve(tasks: BinaryIO, results: BinaryIO) -> None:
-    """A worker's life: the job, then tasks until the other end is closed."""
-    job: Callable[[object], object] = pickle.load(tasks)
-    while True:
-        try:
+def serve() -> None:
+    """A worker's life: a job, then tasks until the other end is closed."""
+    results, tasks = os.fdopen(os.dup(1), "wb"), sys.stdin.buffer
+    os.dup2(2, 1)  # what a library prints must not stand among the results
+    with suppress(EOFError, BrokenPipeError), results:
+        job: Callable[[object], object] = pickle.load(tasks)
+        while True:
             task = pickle.load(tasks)
-        except EOFError:
-            return
-        outcome: object
-        try:
-            outcome = job(task)
-        except Exception as error:
-            outcome = _Failure(error)
-        pickle.dump(outcome, results, protocol=pickle.HIGHEST_PROTOCOL)
-        results.flush()
-
-
-if __name__ == "__main__":
-    # What a library prints must not stand among the results.
-    results = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    with suppress(BrokenPipeError), results:
-        _serve(sys.stdin.buffer, results)
+            outcome: object
+            try:
+                outcome = job(task)
+            except Exception as error:
+                outcome = _Failure(error)
+            pickle.dump(outcome, results, protocol=pickle.HIGHEST_PROTOCOL)
+            results.flush()

@@ -1,6 +1,7 @@
 """Prepared corpora: what is stored is what was read, once, whole or not at all."""
 
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,12 +168,94 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path, tiny_toke
     assert len(prepare(tmp_path, tiny_tokenizer, text)) == 400
 
 
-def test_a_damaged_folder_is_told(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
+def test_a_file_cut_short_is_told(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
     text = write_tsv(tmp_path / "tsv", TEXTS)
     pieces = prepare(tmp_path, tiny_tokenizer, text).folder / "target.pieces"
     pieces.write_bytes(pieces.read_bytes()[:-1])
     with pytest.raises(CorpusError, match=r"target\.pieces: expected \d+ bytes, found \d+; .* delete the folder"):
         prepare(tmp_path, tiny_tokenizer, text)
+
+
+@pytest.mark.parametrize("name", ["source.pieces", "target.offsets"])
+def test_a_file_with_a_changed_bit_is_told(tmp_path: Path, tiny_tokenizer: TokenizerPair, name: str) -> None:
+    text = write_tsv(tmp_path / "tsv", TEXTS)
+    path = prepare(tmp_path, tiny_tokenizer, text).folder / name
+    content = bytearray(path.read_bytes())
+    content[8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=rf"{name}: bytes 0 and following differ from what was written; .* delete"):
+        prepare(tmp_path, tiny_tokenizer, text)
+
+
+def test_checksums_hold_for_files_of_many_blocks(
+    tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.shards._CHECKED_BYTES", 50)
+    monkeypatch.setattr("training.shards._CHECKS", 3)
+    text = write_tsv(tmp_path / "tsv", TEXTS * 20)
+    folder = prepare(tmp_path, tiny_tokenizer, text).folder
+    size = (folder / "target.pieces").stat().st_size
+    assert (folder / "target.pieces.crc32").stat().st_size == 4 * -(-size // 50)
+    for place in (0, size - 1):
+        content = bytearray((folder / "target.pieces").read_bytes())
+        content[place] ^= 1
+        (folder / "target.pieces").write_bytes(content)
+        with pytest.raises(CorpusError, match="differ from what was written"):
+            prepare(tmp_path, tiny_tokenizer, text)
+        content[place] ^= 1
+        (folder / "target.pieces").write_bytes(content)
+    assert len(prepare(tmp_path, tiny_tokenizer, text)) == 80
+
+
+def test_the_number_of_workers_changes_nothing(
+    tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.workers._ALONE", 0)
+    monkeypatch.setattr("training.reading.CHUNK_PAIRS", 10)
+    noise = [(f"{number} river", f"{number * 7 % 60} Fluss") for number in range(90)]
+    texts = write_tsv(tmp_path / "a", [*noise, ("", "Ja."), *noise[:30], ("Yes.", "Ja. " * 200), *TEXTS])
+    corpora = [
+        prepare_corpus(
+            [texts, write_tsv(tmp_path / "b", [*TEXTS, ("New.", "Neu.")])],
+            tiny_tokenizer,
+            CleaningConfig(),
+            SamplingConfig(variants=3, alpha=0.5),
+            tmp_path / str(workers),
+            workers=workers,
+        )
+        for workers in (1, 3)
+    ]
+    files = [{path.name: path.read_bytes() for path in corpus.folder.iterdir()} for corpus in corpora]
+    assert files[0] == files[1]
+    assert {reason: entry.count for reason, entry in corpora[1].report.corpora[0].dropped.items()} == {
+        "empty": 1,
+        "duplicate": 30,
+        "too_long": 1,
+    }
+    assert [entry.kept for entry in corpora[1].report.corpora] == [94, 1]
+
+
+def test_a_workers_error_names_file_and_line_and_leaves_nothing_behind(
+    tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.workers._ALONE", 0)
+    monkeypatch.setattr("training.reading.CHUNK_PAIRS", 2)
+    path = tmp_path / "tsv"
+    path.write_bytes(b"Yes.\tJa.\n" * 20 + b"Yes.\tJ\xff.\n" + b"Yes.\tJa.\n" * 20)
+    with pytest.raises(CorpusError, match=r"tsv:21: not UTF-8 at byte 7 of the line \(0xff\)"):
+        prepare_corpus([CorpusConfig(tsv=path)], tiny_tokenizer, KEEP, CANONICAL, tmp_path / "corpus", workers=2)
+    assert list((tmp_path / "corpus").iterdir()) == []
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
+    text = write_tsv(tmp_path / "tsv", TEXTS)
+
+    def interrupt(written: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_corpus([text], tiny_tokenizer, KEEP, CANONICAL, tmp_path / "corpus", workers=2, progress=interrupt)
+    assert list((tmp_path / "corpus").iterdir()) == []
 
 
 def test_corpora_of_which_nothing_is_left_are_an_error_with_reasons(

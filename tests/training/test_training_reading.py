@@ -10,7 +10,7 @@ import zstandard
 from pydantic import ValidationError
 
 from training.corpus_config import CorpusConfig
-from training.reading import CorpusError, Pair, read_lines, read_pairs
+from training.reading import CorpusError, Pair, read_chunks, read_lines, read_pairs
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
@@ -118,3 +118,17 @@ def test_only_line_feeds_end_lines(tmp_path: Path) -> None:
 def test_a_corpus_is_two_files_or_one_tsv(keys: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="either 'source' and 'target'"):
         CorpusConfig.model_validate(dict.fromkeys(keys, "x"))
+
+
+def test_chunks_end_by_pairs_or_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.reading.CHUNK_PAIRS", 3)
+    monkeypatch.setattr("training.reading.CHUNK_BYTES", 100)
+    texts = ["a", "b", "c", "d", "e" * 150, "f"]
+    (tmp_path / "tsv").write_text("".join(f"{text}\t{text}\n" for text in texts))
+    chunks = list(read_chunks([CorpusConfig(tsv=tmp_path / "tsv")] * 2))
+    assert [(chunk.number, chunk.corpus, chunk.first_line) for chunk in chunks] == [
+        (0, 0, 1), (1, 0, 4), (2, 0, 6), (3, 1, 1), (4, 1, 4), (5, 1, 6),
+    ]  # fmt: skip
+    assert [pair for chunk in chunks[:3] for pair in chunk.pairs()] == [
+        Pair(text, text, line) for line, text in enumerate(texts, start=1)
+    ]

@@ -1,0 +1,241 @@
+"""Large corpora: speed and memory of preparing synthetic pairs and of training on them, phase by phase.
+
+python -m tests.bench.bench_corpus --pairs 1000000
+python -m tests.bench.bench_corpus --pairs 20000000 --workers 2
+
+Memory is the largest amount seen, looked at ten times a second: "own" is memory that only this process can free
+(RssAnon), "mapped" are pages of files in the system's cache, which it takes back when it needs them (RssFile).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from tokenizer.subword import BOS, EOS, PAD
+from training.config import Recipe
+from training.overlap import check_overlap
+from training.planning import plan_epoch
+from training.prepare import Corpora, make_tokenizers, open_tokenizers, prepare_corpora
+
+VOCABULARY = 50_000  # words a language
+GROUP = 50_000  # pairs made at a time
+DEV_PAIRS = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=None, help="processes that encode; default: the cores")
+    parser.add_argument("--variants", type=int, default=1, help="encodings of each pair")
+    parser.add_argument("--steps", type=int, default=200, help="of the fit")
+    parser.add_argument("--folder", type=Path, default=None, help="below which a temporary folder is made")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="bench-corpus-", dir=arguments.folder))
+    try:
+        _measure(arguments, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _measure(arguments: argparse.Namespace, folder: Path) -> None:
+    recipe = _recipe(arguments, folder)
+    pairs = arguments.pairs
+    cores = len(os.sched_getaffinity(0))
+    print(f"{pairs:,} pairs, {arguments.variants} encodings each; {cores} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':22}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'own MB':>9}{'mapped MB':>11}{'largest worker MB':>19}")
+    with _Phase("text", pairs):
+        words = _write_texts(folder, pairs)
+    with _Phase("tokenizer", pairs):
+        tokenizers = make_tokenizers(recipe, recipe.folder)
+    with _Phase("overlap", pairs):
+        check_overlap(recipe.data.train, recipe.data.dev, recipe.data.workers or cores)
+    with _Phase("encode", pairs):
+        corpora = prepare_corpora(recipe, tokenizers, recipe.folder)
+    with _Phase("open again", pairs):
+        corpora = prepare_corpora(recipe, open_tokenizers(recipe.folder), recipe.folder)
+    with _Phase("plan an epoch", pairs):
+        plan = plan_epoch(corpora.train, recipe.training.batch_tokens, 1, 0)
+        batches = len(plan)
+    with _Phase("draw the epoch", pairs):
+        drawn, drawn_words = _draw_epoch(corpora, recipe, batches)
+    with _Phase(f"fit {arguments.steps} steps", 0):
+        _fit(recipe)
+    kept = len(corpora.train)
+    stored = sum(file.stat().st_size for file in corpora.train.folder.iterdir())
+    text = sum(file.stat().st_size for file in folder.glob("train.*"))
+    print(f"{words / pairs:.1f} words a side; {kept:,} pairs kept; drawn {drawn:,} in {batches:,} batches")
+    print(f"pieces and marks a pair: {drawn_words / drawn:.1f}; padding {plan.padding_share:.1%}")
+    print(f"on disk: text {text / 1e9:.2f} GB (.zst), corpus {stored / 1e9:.2f} GB, {stored / kept:.1f} bytes a pair")
+
+
+def _recipe(arguments: argparse.Namespace, folder: Path) -> Recipe:
+    def corpus(split: str) -> list[dict[str, Path]]:
+        return [{side: folder / f"{split}.{side}.zst" for side in ("source", "target")}]
+
+    return Recipe.model_validate(
+        {
+            "name": "bench-corpus",
+            "folder": folder / "run",
+            "device": "cpu",
+            "threads": 1,
+            "data": {
+                "source": "en",
+                "target": "de",
+                "train": corpus("train"),
+                "dev": corpus("dev"),
+                "allow_overlap": True,  # looked for in a phase of its own
+                "workers": arguments.workers,
+            },
+            "tokenizer": {"vocabulary_size": 8000, "sampling": {"variants": arguments.variants}},
+            "model": {"embedding": 16, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1},
+            "training": {
+                "max_steps": arguments.steps,
+                "validate_every": arguments.steps,
+                "save_every": arguments.steps,
+                "warmup_steps": 10,
+            },
+            "export": {"licence": "CC0-1.0"},
+        }
+    )
+
+
+def _draw_epoch(corpora: Corpora, recipe: Recipe, batches: int) -> tuple[int, int]:
+    """Pairs and positions without padding of all batches of an epoch, as training gets them."""
+    from training.batching import BatchStream  # torch is loaded here, so that the phases before show none of it
+
+    stream = BatchStream(corpora.train, recipe.training.batch_tokens, 1, pad=PAD, bos=BOS, eos=EOS)
+    pairs = positions = 0
+    for _ in range(batches):
+        batch = next(stream)
+        pairs += len(batch.source)
+        positions += int(batch.source_lengths.sum()) + int((batch.target_output != PAD).sum())
+    return pairs, positions
+
+
+def _fit(recipe: Recipe) -> None:
+    from training.trainer import fit
+
+    fit(recipe, resume=False, run_folder=recipe.folder)
+
+
+def _write_texts(folder: Path, pairs: int) -> int:
+    """Aligned sentences of 3 to 20 words, whose ranks follow Zipf's law; returns the number of words a side."""
+    dictionaries = [_words(language) for language in ("source", "target")]
+    shares = np.cumsum(1 / (np.arange(VOCABULARY) + 2.7))
+    written = 0
+    for split, count in (("dev", DEV_PAIRS), ("train", pairs)):
+        for language, dictionary in zip(("source", "target"), dictionaries, strict=True):
+            path = folder / f"{split}.{language}.zst"
+            with zstandard.open(path, "wt", encoding="utf-8", cctx=zstandard.ZstdCompressor(level=1)) as file:
+                written = 0
+                for ranks, lengths in _sentences(split, count, shares / shares[-1]):
+                    file.write(_lines(ranks, lengths, dictionary))
+                    written += len(ranks)
+    return written
+
+
+def _sentences(split: str, pairs: int, shares: npt.NDArray[np.float64]) -> Iterator[tuple[npt.NDArray[np.int64], ...]]:
+    """Groups of sentences: the ranks of their words one after the other, and their lengths; the same for both sides."""
+    for first in range(0, pairs, GROUP):
+        generator = np.random.default_rng([len(split), first])
+        lengths = np.clip(generator.poisson(11, min(GROUP, pairs - first)), 3, 20)
+        yield np.searchsorted(shares, generator.random(int(lengths.sum()))), lengths
+
+
+def _lines(ranks: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], dictionary: list[str]) -> str:
+    words = list(map(dictionary.__getitem__, ranks.tolist()))
+    ends = np.cumsum(lengths).tolist()
+    return "".join(
+        " ".join(words[end - length : end]) + ".\n" for end, length in zip(ends, lengths.tolist(), strict=True)
+    )
+
+
+def _words(language: str) -> list[str]:
+    """Different words of one to four syllables, shorter ones first, as in languages."""
+    generator = np.random.default_rng(len(language) + ord(language[0]))
+    syllables = [onset + vowel + coda for onset in "bdfgklmnprstvw" for vowel in "aeiou" for coda in ("", "n", "r")]
+    words: dict[str, None] = {}
+    while len(words) < VOCABULARY:
+        size = 1 + min(3, len(words) // 100 + len(words) // 5000)
+        words["".join(generator.choice(syllables, size))] = None
+    return list(words)
+
+
+class _Memory(NamedTuple):
+    own: int  # bytes
+    mapped: int
+
+
+class _Phase:
+    """Prints what a phase took; a thread looks at the memory meanwhile."""
+
+    def __init__(self, name: str, pairs: int) -> None:
+        self._name, self._pairs = name, pairs
+        self._main, self._worker = _Memory(0, 0), 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._began, self._cpu = time.perf_counter(), _cpu_seconds()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds, cpu = time.perf_counter() - self._began, _cpu_seconds() - self._cpu
+        self._over.set()
+        self._thread.join()
+        rate = f"{self._pairs / seconds:,.0f}" if self._pairs else ""
+        worker = f"{self._worker / 1e6:,.0f}" if self._worker else ""
+        print(
+            f"{self._name:22}{seconds:9,.1f}{cpu:9,.1f}{rate:>10}{self._main.own / 1e6:9,.0f}"
+            f"{self._main.mapped / 1e6:11,.0f}{worker:>19}",
+            flush=True,
+        )
+
+    def _watch(self) -> None:
+        while True:
+            self._main = _Memory(*map(max, self._main, _memory(os.getpid())))
+            self._worker = max([self._worker, *(_memory(child).own for child in _children())])
+            if self._over.wait(0.1):
+                return
+
+
+def _memory(process: int) -> _Memory:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:  # it has just ended
+        return _Memory(0, 0)
+    sizes = {
+        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "Rss" in name
+    }
+    return _Memory(sizes.get("RssAnon", 0), sizes.get("RssFile", 0))
+
+
+def _children() -> list[int]:
+    return [int(child) for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()]
+
+
+def _cpu_seconds() -> float:
+    """Of this process and the workers that have ended."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+if __name__ == "__main__":
+    main()
