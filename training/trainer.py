@@ -11,6 +11,7 @@ skipped or that a rank was asked to stop; all ranks read the same figures and go
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from pathlib import Path
@@ -22,13 +23,16 @@ from torch import Tensor
 
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import BOS, EOS, PAD, UNK
+from training.averaging import WeightHistory
 from training.batching import BatchStream
 from training.config import Recipe
 from training.device import Device, resolve_device
 from training.distributed import Group, join_group, started_again
+from training.freezing import freeze
 from training.loader import Load, Loader
 from training.metrics import StepMetrics, ValidationMetrics
 from training.optimizer import Updater
+from training.preflight import Peak, Shape, largest_pair, preflight
 from training.prepare import length_limit, open_tokenizers, prepare_corpora
 from training.readout import Readout, StepRecord
 from training.recipe_file import dump_recipe
@@ -50,6 +54,7 @@ from training.state import (
 )
 from training.stop import Stop, stop_signals
 from training.training_loss import TrainingLoss
+from training.transfer import TRANSFER_FILE, open_origin, transfer
 from training.validation import Validation, Validator
 
 
@@ -58,6 +63,7 @@ class FitResult(NamedTuple):
 
     best_step: int
     best_score: float  # dev BLEU of the best weights, greedy
+    best_mean_of: int  # validations whose mean the best weights are; 0: those of one
     steps: int
     skipped: int  # of the steps, for a loss or gradient that was not finite
     target_tokens: int
@@ -69,7 +75,8 @@ def fit(recipe: Recipe, *, resume: bool, run_folder: Path) -> FitResult:
     """Train the recipe's model; with ``resume`` go on from the saved state, bit-equal to a run that never stopped.
 
     Under torchrun all ranks call it; ranks that torchrun has started again go on from the last state, if there is one.
-    Raises CorpusError, OverlapError, DeviceError, TokenizerError, StateError or TrainingError.
+    Raises CorpusError, OverlapError, DeviceError, TokenizerError, FreezingError, TransferError or CheckpointError (for
+    ``init_from``), AveragingError, StateError or TrainingError.
     """
     state = state_file(run_folder)
     resume = resume or (started_again() and state.is_file())
@@ -79,6 +86,8 @@ def fit(recipe: Recipe, *, resume: bool, run_folder: Path) -> FitResult:
         trainer = Trainer(recipe, run_folder, group)
         if resume:
             trainer.restore()
+        else:
+            trainer.begin()
         with stop_signals() as stopped:
             return trainer.run(stopped)
 
@@ -91,16 +100,18 @@ class Trainer:
         self.recipe, self.config, self.folder, self.group = recipe, recipe.training, run_folder, group or Group()
         self.device: Device = resolve_device(recipe)
         self.reporter = Reporter(run_folder) if self.group.first else SilentReporter()
-        tokenizers = open_tokenizers(run_folder)
+        self.tokenizers = tokenizers = open_tokenizers(run_folder)
         with self.group.first_goes_first():
             corpus, dev = prepare_corpora(recipe, tokenizers, run_folder)
         self.reporter.message(str(corpus.report))
-        self.length_limit = length_limit(corpus)
+        self.corpus, self.length_limit = corpus, length_limit(corpus)
         self.batches = BatchStream(corpus, self.config.batch_tokens, recipe.seed, pad=PAD, bos=BOS, eos=EOS)
         self.validator = Validator(dev, tokenizers.source, tokenizers.target, self.config.batch_tokens)
         model_config = recipe.model.config(tokenizers.source.vocabulary_size, tokenizers.target.vocabulary_size)
         assert (model_config.pad, model_config.unk, model_config.bos, model_config.eos) == (PAD, UNK, BOS, EOS)
         self.model = Seq2Seq(model_config).to(self.device.name)
+        if frozen := freeze(self.model, self.config.freeze):
+            self.reporter.message(f"frozen: {', '.join(frozen)}")
         self.average = Seq2Seq(model_config).to(self.device.name).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.updater = Updater(self.model, self.average, recipe, on_device=self.device.is_gpu)
@@ -108,6 +119,7 @@ class Trainer:
         self.wrapped_loss = self.group.wrap(self.loss, self.device.name)
         self.readout = Readout(late=1 if self.device.is_gpu else 0)
         self.schedule = Schedule(self.config)
+        self.history = WeightHistory(run_folder, self.config.average_last)
         self.progress, self.position = Progress(), self.batches.state()
         self._stopping, self._read_at, self._saved_step = False, 0.0, None  # type: tuple[bool, float, int | None]
         if self.group.first:
@@ -115,9 +127,24 @@ class Trainer:
         else:
             seed_generators(recipe.seed + 2**20 * self.group.rank)  # other dropout on every rank
 
+    def begin(self) -> None:
+        """What only the start of a run does: forget an earlier run's files, take over the weights of ``init_from``."""
+        origin = None if self.config.init_from is None else open_origin(self.config.init_from)
+        if self.group.first:
+            self.history.start()
+            (self.folder / TRANSFER_FILE).unlink(missing_ok=True)
+        if origin is not None:
+            transferred = transfer(self.model, self.tokenizers, origin)
+            self.average.load_state_dict(self.model.state_dict())
+            self.reporter.message(str(transferred))
+            if self.group.first:
+                transferred.save(self.folder)
+
     def run(self, stopped: Stop) -> FitResult:
         """Take steps until the recipe, early stopping or a signal ends the run."""
         self.reporter.message(f"{self._size() / 1e6:.1f} M parameters on {self.device}")
+        if self.config.preflight:
+            self.reporter.message(str(self._preflight()))
         self.reporter.start(self.config.max_steps, self.progress.step)
         loader = self._loader()
         try:
@@ -127,6 +154,8 @@ class Trainer:
                     self._validate()
                 if self.progress.step % self.config.save_every == 0:
                     self.save()
+            if self._finished():
+                self._validate_mean()
             self.save()
         finally:
             loader.close()
@@ -135,6 +164,7 @@ class Trainer:
         return FitResult(
             progress.best_step,
             progress.best_bleu,
+            progress.best_mean_of,
             progress.step,
             progress.skipped,
             progress.target_tokens,
@@ -190,25 +220,53 @@ class Trainer:
     def _validate(self) -> None:
         """Score the averaged weights, keep them if they are the best so far."""
         self._read(everything=True)
-        found = self.group.from_first(self._validation() if self.group.first else None)
+        found = self._validation(self.average)
         progress = self.progress
         self.reporter.validation(
             ValidationMetrics(
                 progress.step, self.position.epoch, found.loss, math.exp(found.loss), found.bleu, found.samples
             )
         )
-        figure = found.bleu if self.config.early_stopping.metric == "bleu" else -found.loss
+        figure = self._figure(found)
         self.schedule.validated(figure)
         if progress.best_figure is None or figure > progress.best_figure:
-            self.progress = progress._replace(
-                best_step=progress.step, best_figure=figure, best_bleu=found.bleu, waited=0
-            )
-            self._write_weights("best.safetensors")
+            self.progress = progress.with_best(figure, found.bleu)._replace(waited=0)
+            self._write_weights("best.safetensors", self.average)
         else:
             self.progress = progress._replace(waited=progress.waited + 1)
+        if self.group.first:
+            self.history.add(progress.step, self.average.state_dict())
 
-    def _validation(self) -> Validation:
-        return self.validator.validate(self.average, self.length_limit, self.device, self.config.samples)
+    def _validate_mean(self) -> None:
+        """Let the mean of the weights at the last validations be the best, if it is better on dev."""
+        steps = self.group.from_first(self.history.averaged() if self.group.first else None)
+        if len(steps) < 2:
+            return
+        mean = copy.deepcopy(self.average)
+        if self.group.first:
+            mean.load_state_dict(self.history.mean())
+        found, progress = self._validation(mean), self.progress
+        figure, metric = self._figure(found), self.config.early_stopping.metric
+        better = progress.best_figure is None or figure > progress.best_figure
+        if better:
+            self.progress = progress.with_best(figure, found.bleu, mean_of=len(steps))
+            self._write_weights("best.safetensors", mean)
+        self.reporter.message(
+            f"mean of the weights at steps {', '.join(map(str, steps))}  "
+            f"dev: loss {found.loss:.3f}  BLEU {found.bleu:.2f}; by {metric} {'better' if better else 'no better'} "
+            f"than step {progress.best_step} (BLEU {progress.best_bleu:.2f}), so {'now' if better else 'not'} the best"
+        )
+
+    def _validation(self, model: Seq2Seq) -> Validation:
+        """Figures of ``model``, which the first rank alone validates."""
+        if not self.group.first:
+            return self.group.from_first(None)
+        found = self.validator.validate(model, self.length_limit, self.device, self.config.samples)
+        return self.group.from_first(found)
+
+    def _figure(self, found: Validation) -> float:
+        """What early stopping compares; higher is better."""
+        return found.bleu if self.config.early_stopping.metric == "bleu" else -found.loss
 
     def _finished(self) -> bool:
         config = self.config
@@ -229,7 +287,7 @@ class Trainer:
         self._saved_step = self.progress.step
         if not self.group.first:
             return
-        self._write_weights("last.safetensors")
+        self._write_weights("last.safetensors", self.average)
         state: TrainingState = {
             "recipe": recipe_identity(self.recipe),
             "progress": tuple(self.progress),
@@ -241,11 +299,14 @@ class Trainer:
             "generators": everyones_generators,
         }
         save_state(state_file(self.folder), state)
+        self.history.prune()
 
     def restore(self) -> None:
         """Take up the saved state of this recipe."""
         state = load_state(state_file(self.folder), recipe_identity(self.recipe))
         self.progress = Progress(*state["progress"])  # type: ignore[arg-type]
+        if self.group.first:
+            self.history.resume(self.progress.step, self.config.validate_every)
         self.position, self._saved_step = position_of(state), self.progress.step
         self.batches.restore(self.position)
         self.model.load_state_dict(state["model"])
@@ -259,10 +320,16 @@ class Trainer:
             seed_generators(self.recipe.seed + 2**20 * self.group.rank + self.progress.step)
             self.reporter.message(f"{len(everyones)} ranks became {self.group.size}: dropout goes on from new seeds")
 
-    def _write_weights(self, name: str) -> None:
+    def _write_weights(self, name: str, model: Seq2Seq) -> None:
         if self.group.first:
-            weights = {key: value.cpu().contiguous() for key, value in self.average.state_dict().items()}
+            weights = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
             write_atomically(self.folder / name, save_tensors(weights))
+
+    def _preflight(self) -> Peak:
+        shape = Shape(self.config.batch_tokens, largest_pair(self.corpus))
+        learning = sum(each.nbytes for each in self.model.parameters() if each.requires_grad)
+        moments = 0 if self.updater.optimizer.state else 2 * learning
+        return preflight(self.loss, shape, moments, self.group.on_machine)
 
     def _loader(self) -> Loader:
         rank, size = self.group.rank, self.group.size

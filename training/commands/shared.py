@@ -22,11 +22,13 @@ from training.export import ExportError
 from training.fit_record import FitRecordError
 from training.freezing import FreezingError
 from training.metrics import MetricsError
+from training.preflight import MemoryBudgetError
 from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
 from training.significance import SignificanceError
 from training.skipping import TrainingError
 from training.state import StateError
+from training.study import StudyError
 from training.synthesis import SynthesisError
 from training.transfer import TransferError
 from training.workers import WorkerError
@@ -42,12 +44,14 @@ MENDABLE = (
     TransferError,
     FreezingError,
     TrainingError,
+    MemoryBudgetError,
     DeviceError,
     MetricsError,
     FitRecordError,
     EvaluationError,
     ExportError,
     SignificanceError,
+    StudyError,
     CheckpointError,
     EnsembleError,
     SynthesisError,
