@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from model.cells import LSTMLayer
+from model.cells import RecurrentLayer, build_cell
 from model.config import ModelConfig
-from model.encoder import BidirectionalLayer, Bridge, Encoder, LockedDropout, reversal
+from model.encoder import BidirectionalLayer, Bridge, Encoder, LockedDropout, SelfAttention, reversal
 
 TIME, ROWS, INPUTS, HIDDEN = 6, 4, 5, 8
 LENGTHS = torch.tensor([6, 1, 4, 3])
@@ -35,7 +36,7 @@ def test_reversal_leaves_padding_in_place() -> None:
 @torch.no_grad()
 def test_without_packing_it_equals_torch_with_packing(sequence: Tensor) -> None:
     torch.manual_seed(3)
-    layer = BidirectionalLayer(LSTMLayer(INPUTS, HIDDEN // 2), LSTMLayer(INPUTS, HIDDEN // 2))
+    layer = BidirectionalLayer(*(build_cell("lstm", INPUTS, HIDDEN // 2) for _ in range(2)))
     reference = nn.LSTM(INPUTS, HIDDEN // 2, bidirectional=True)
     for direction, suffix in ((layer.forward_layer, ""), (layer.backward_layer, "_reverse")):
         getattr(reference, f"weight_ih_l0{suffix}").copy_(direction.weight_ih)
@@ -50,25 +51,27 @@ def test_without_packing_it_equals_torch_with_packing(sequence: Tensor) -> None:
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-def test_padding_changes_nothing(sequence: Tensor, layer_norm: bool) -> None:
-    module = encoder(encoder_layers=3, layer_norm=layer_norm)
+@pytest.mark.parametrize("self_attention", [False, True])
+def test_padding_changes_nothing(sequence: Tensor, layer_norm: bool, self_attention: bool) -> None:
+    module = encoder(encoder_layers=3, layer_norm=layer_norm, self_attention=self_attention)
     outputs = module(sequence, LENGTHS)
     for row, length in enumerate(LENGTHS.tolist()):
         alone = module(sequence[:length, row : row + 1], torch.tensor([length]))
         torch.testing.assert_close(outputs[:length, row : row + 1], alone, atol=1e-5, rtol=0)
 
 
-def test_what_stands_in_padding_does_not_matter(sequence: Tensor) -> None:
-    module = encoder()
+@pytest.mark.parametrize("self_attention", [False, True])
+def test_what_stands_in_padding_does_not_matter(sequence: Tensor, self_attention: bool) -> None:
+    module = encoder(self_attention=self_attention)
     real = (torch.arange(TIME).unsqueeze(1) < LENGTHS).unsqueeze(-1)
     altered = module(sequence.masked_fill(~real, 99.0), LENGTHS)
     torch.testing.assert_close(altered * real, module(sequence, LENGTHS) * real)
 
 
 def silence(module: nn.Module) -> None:
-    """Make every LSTM layer inside answer zero."""
+    """Make every recurrent layer inside answer zero."""
     for layer in module.modules():
-        if isinstance(layer, LSTMLayer):
+        if isinstance(layer, RecurrentLayer):
             for parameter in layer.parameters():
                 parameter.zero_()
 
@@ -90,6 +93,25 @@ def test_layer_norm_normalises_each_output(sequence: Tensor) -> None:
     outputs = encoder(encoder_layers=2, layer_norm=True)(sequence, LENGTHS)
     torch.testing.assert_close(outputs.mean(dim=-1), torch.zeros(TIME, ROWS), atol=1e-5, rtol=0)
     torch.testing.assert_close(outputs.std(dim=-1, correction=0), torch.ones(TIME, ROWS), atol=1e-2, rtol=0)
+
+
+def test_self_attention_equals_torch() -> None:
+    """Normalised before, added after, blind to padding."""
+    torch.manual_seed(6)
+    layer = SelfAttention(HIDDEN, heads=2, dropout=0.0).requires_grad_(False)
+    reference = nn.MultiheadAttention(HIDDEN, 2, bias=False, batch_first=True)
+    projections = torch.cat([layer.attention.query.weight, layer.attention.key_value.weight])
+    reference.load_state_dict({"in_proj_weight": projections, "out_proj.weight": layer.attention.output.weight})
+    sequence = torch.randn(TIME, ROWS, HIDDEN)
+    normed = nn.functional.layer_norm(sequence, (HIDDEN,)).transpose(0, 1)
+    padding = torch.arange(TIME) >= LENGTHS.unsqueeze(1)
+    mixed, _ = reference(normed, normed, normed, key_padding_mask=padding)
+    torch.testing.assert_close(layer(sequence, LENGTHS), sequence + mixed.transpose(0, 1), atol=1e-5, rtol=0)
+
+
+def test_self_attention_needs_whole_heads() -> None:
+    with pytest.raises(ValidationError, match="multiple of heads"):
+        encoder(attention="dot", self_attention=True, heads=3)
 
 
 def test_dropout_has_one_mask_over_time() -> None:

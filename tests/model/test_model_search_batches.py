@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import LIMIT, alone, random_options, random_sources, run, tiny_model, uniform_model
 
+from model.cells import CELLS
 from model.search import BeamSearch, Hypothesis, SearchOptions
 from model.seq2seq import Seq2Seq
 
@@ -58,6 +59,12 @@ def test_results_equal_those_alone(seed: int, count: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_results_equal_those_alone_where_everything_ties(seed: int) -> None:
     admitted_over_time(uniform_model(), seed, 5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("input_feeding", [False, True])
+def test_results_equal_those_alone_with_every_cell(cell: str, input_feeding: bool) -> None:
+    admitted_over_time(tiny_model(5, cell=cell, input_feeding=input_feeding, self_attention=True), 11, 4)
 
 
 def test_a_narrow_beam_stays_narrow_beside_a_wide_one() -> None:

@@ -6,6 +6,7 @@ import pytest
 from oracle import beam_search, exhaustive_search, next_piece_of
 from tiny_models import LIMIT, alone, random_options, random_sources, tiny_model, uniform_model
 
+from model.cells import CELLS
 from model.config import LengthPenalty
 from model.search import Hypothesis, SearchOptions
 from model.seq2seq import Seq2Seq
@@ -53,6 +54,13 @@ def test_it_equals_the_oracle_with_each_penalty(kind: str, alpha: float, n_best:
 @pytest.mark.parametrize("input_feeding", [False, True])
 def test_it_equals_the_oracle_with_other_models(attention: str, input_feeding: bool) -> None:
     model = tiny_model(attention=attention, input_feeding=input_feeding, tied="none", decoder_layers=1)
+    for source in random_sources(1, 3):
+        equals_the_oracle(model, source, SearchOptions(beam_size=3, n_best=3))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_it_equals_the_oracle_with_every_cell(cell: str) -> None:
+    model = tiny_model(cell=cell, self_attention=True)
     for source in random_sources(1, 3):
         equals_the_oracle(model, source, SearchOptions(beam_size=3, n_best=3))
 
