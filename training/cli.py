@@ -10,6 +10,7 @@ from training.commands.distil import distil_command
 from training.commands.evaluate import evaluate_command
 from training.commands.run import export_command, fit_command, run_command, tokenizer_command
 from training.commands.significance import significance_command
+from training.commands.tune import tune_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 app.command("run")(run_command)
@@ -19,6 +20,7 @@ app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("compare")(compare_command)
 app.command("significance")(significance_command)
+app.command("tune")(tune_command)
 app.command("distil")(distil_command)
 app.command("back-translate")(back_translate_command)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.comparison_table import Column, Comparison, RunFigures, TableRow, mean_of, score_columns
+from training.pictures import save_figure
 
 _MARKERS = "osD^vP"
 
@@ -41,7 +41,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> bool:
     _curves(curves, rows)
     handles, labels = curves.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -92,9 +92,3 @@ def _colours(count: int) -> list[tuple[float, ...]]:
 def _style(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=10)
     axes.grid(alpha=0.25)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=110, format="png")
-    os.replace(temporary, path)
