@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from model.checkpoint import load_checkpoint
 from model.config import LengthPenalty
 from model.search import SearchOptions
 from tests.conftest import ENGLISH, write_checkpoint
@@ -63,6 +65,13 @@ def test_the_n_best_are_different_translations_the_best_first(tiny_checkpoint: P
     found = system.n_best(texts)
     assert [len(hypotheses) for hypotheses in found] == [3, 0, 3]
     assert [hypotheses[0] if hypotheses else "" for hypotheses in found] == system.translate(texts)
+
+
+def test_scores_that_are_no_numbers_are_not_taken_for_an_empty_translation(tiny_checkpoint: Path) -> None:
+    checkpoint, system = load_checkpoint(tiny_checkpoint), open_checkpoint(tiny_checkpoint)
+    checkpoint.model.output_bias[5] = math.nan
+    with pytest.raises(EvaluationError, match="no numbers"):
+        system._replace(model=checkpoint.model).translate(["The river is wide."])
 
 
 def test_samples_keep_their_place_and_follow_their_seed(tiny_checkpoint: Path) -> None:
