@@ -3,8 +3,9 @@
 python -m tests.bench.bench_corpus --pairs 1000000
 python -m tests.bench.bench_corpus --pairs 20000000 --workers 2
 
-Memory is the largest amount seen, looked at ten times a second: "own" is memory that only this process can free
-(RssAnon), "mapped" are pages of files in the system's cache, which it takes back when it needs them (RssFile).
+Memory is the largest amount seen, looked at five times a second. "own" is what only the process itself can free
+(RssAnon), in each quarter of the phase's time: where it is flat, four numbers are equal. "mapped" are pages of files,
+which the system takes back when it needs them (RssFile). "worker" is the own memory of the largest worker process.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=None, help="processes that encode; default: the cores")
     parser.add_argument("--variants", type=int, default=1, help="encodings of each pair")
+    parser.add_argument("--sample-pairs", type=int, default=500_000, help="that the tokenizer is trained on")
     parser.add_argument("--steps", type=int, default=200, help="of the fit")
     parser.add_argument("--folder", type=Path, default=None, help="below which a temporary folder is made")
     arguments = parser.parse_args()
@@ -56,7 +58,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     pairs = arguments.pairs
     cores = len(os.sched_getaffinity(0))
     print(f"{pairs:,} pairs, {arguments.variants} encodings each; {cores} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':22}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'own MB':>9}{'mapped MB':>11}{'largest worker MB':>19}")
+    print(f"{'':16}{'wall s':>8}{'CPU s':>8}{'pairs/s':>10}{'/ CPU s':>9}{'own MB':>24}{'mapped':>8}{'worker':>8}")
     with _Phase("text", pairs):
         words = _write_texts(folder, pairs)
     with _Phase("tokenizer", pairs):
@@ -100,7 +102,11 @@ def _recipe(arguments: argparse.Namespace, folder: Path) -> Recipe:
                 "allow_overlap": True,  # looked for in a phase of its own
                 "workers": arguments.workers,
             },
-            "tokenizer": {"vocabulary_size": 8000, "sampling": {"variants": arguments.variants}},
+            "tokenizer": {
+                "vocabulary_size": 8000,
+                "sample_pairs": arguments.sample_pairs,
+                "sampling": {"variants": arguments.variants},
+            },
             "model": {"embedding": 16, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1},
             "training": {
                 "max_steps": arguments.steps,
@@ -171,13 +177,15 @@ def _words(language: str) -> list[str]:
     words: dict[str, None] = {}
     while len(words) < VOCABULARY:
         size = 1 + min(3, len(words) // 100 + len(words) // 5000)
-        words["".join(generator.choice(syllables, size))] = None
-    return list(words)
+        for draw in generator.integers(len(syllables), size=(100, size)).tolist():
+            words["".join(syllables[place] for place in draw)] = None
+    return list(words)[:VOCABULARY]
 
 
 class _Memory(NamedTuple):
     own: int  # bytes
     mapped: int
+    worker: int
 
 
 class _Phase:
@@ -185,7 +193,7 @@ class _Phase:
 
     def __init__(self, name: str, pairs: int) -> None:
         self._name, self._pairs = name, pairs
-        self._main, self._worker = _Memory(0, 0), 0
+        self._seen: list[_Memory] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -200,31 +208,34 @@ class _Phase:
         seconds, cpu = time.perf_counter() - self._began, _cpu_seconds() - self._cpu
         self._over.set()
         self._thread.join()
-        rate = f"{self._pairs / seconds:,.0f}" if self._pairs else ""
-        worker = f"{self._worker / 1e6:,.0f}" if self._worker else ""
+        rates = [f"{self._pairs / each:,.0f}" if self._pairs else "" for each in (seconds, cpu)]
+        quarters = [part for part in np.array_split(np.array(self._seen) / 1e6, 4) if len(part)]
+        own = "".join(f"{part[:, 0].max():6,.0f}" for part in quarters)
+        _, mapped, worker = np.max(self._seen, axis=0) / 1e6
         print(
-            f"{self._name:22}{seconds:9,.1f}{cpu:9,.1f}{rate:>10}{self._main.own / 1e6:9,.0f}"
-            f"{self._main.mapped / 1e6:11,.0f}{worker:>19}",
+            f"{self._name:16}{seconds:8,.1f}{cpu:8,.1f}{rates[0]:>10}{rates[1]:>9}{own:>24}{mapped:8,.0f}"
+            + (f"{worker:8,.0f}" if worker else ""),
             flush=True,
         )
 
     def _watch(self) -> None:
-        while True:
-            self._main = _Memory(*map(max, self._main, _memory(os.getpid())))
-            self._worker = max([self._worker, *(_memory(child).own for child in _children())])
-            if self._over.wait(0.1):
-                return
+        over = False
+        while not over:
+            over = self._over.is_set()  # looks once more at the end
+            own, mapped = _memory(os.getpid())
+            self._seen.append(_Memory(own, mapped, max((_memory(child)[0] for child in _children()), default=0)))
+            self._over.wait(0.2)
 
 
-def _memory(process: int) -> _Memory:
+def _memory(process: int) -> tuple[int, int]:
+    """Bytes of own and of mapped memory."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:  # it has just ended
-        return _Memory(0, 0)
-    sizes = {
-        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if "Rss" in name
-    }
-    return _Memory(sizes.get("RssAnon", 0), sizes.get("RssFile", 0))
+        return 0, 0
+    sizes = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    own, mapped = (int(sizes[name][0]) * 1024 if name in sizes else 0 for name in ("RssAnon", "RssFile"))
+    return own, mapped
 
 
 def _children() -> list[int]:
