@@ -67,12 +67,16 @@ class WeightHistory:
         """The steps whose weights are here, first to last."""
         return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.safetensors"))
 
+    def averaged(self) -> list[int]:
+        """The steps whose mean :meth:`mean` is."""
+        return self.steps()[-self.keep :] if self.keep else []
+
     def mean(self) -> dict[str, Tensor]:
         """The mean over the last ``keep`` validations, in the weights' own type on the CPU; never two files at a time.
 
         Raises AveragingError for a damaged file.
         """
-        steps = self.steps()[-self.keep :]
+        steps = self.averaged()
         total = {name: tensor.double() for name, tensor in self._load(steps[0]).items()}
         for step in steps[1:]:
             for name, tensor in self._load(step).items():

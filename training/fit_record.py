@@ -20,6 +20,7 @@ class FitRecord(Frozen):
 
     best_step: int
     best_score: float = Field(description="Dev BLEU of the best weights, greedy.")
+    best_mean_of: int = Field(0, description="Validations up to best_step whose mean the best weights are; 0: of one.")
     steps: int
     skipped: int = Field(0, description="Steps whose loss or gradient was not finite; they changed nothing.")
     target_tokens: int

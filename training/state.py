@@ -52,6 +52,11 @@ class Progress(NamedTuple):
     waited: int = 0  # validations since the best
     skipped: int = 0  # steps that changed nothing, for a loss or gradient that was not finite
     skipped_in_row: int = 0  # of these, since the last step that was taken
+    best_mean_of: int = 0  # validations whose mean the best weights are; 0: they are those of best_step
+
+    def with_best(self, figure: float, bleu: float, mean_of: int = 0) -> Progress:
+        """With the best weights found now."""
+        return self._replace(best_step=self.step, best_figure=figure, best_bleu=bleu, best_mean_of=mean_of)
 
     def after(self, finite: bool, target_tokens: int, seconds: float) -> Progress:
         """With the figures of one step more, taken or skipped; ``step`` itself is counted when a step begins."""

@@ -12,6 +12,7 @@ from model.seq2seq import Seq2Seq
 from training.config import TrainingConfig
 from training.device import Device
 from training.objective import smoothed_cross_entropy
+from training.r_drop import r_drop_cross_entropy, twice
 
 
 class TrainingLoss(nn.Module):
@@ -29,15 +30,14 @@ class TrainingLoss(nn.Module):
         As in :class:`training.batching.Batch`, with ``real`` (N,) int64, the places in the flattened ``target_output``
         that are no padding.
         """
+        alpha, smoothing, pad = self.config.r_drop, self.config.label_smoothing, self.model.config.pad
+        if alpha:
+            source, source_lengths, target_input = twice(source), twice(source_lengths), twice(target_input)
         with self.device.autocast():
             features = self.model(source, source_lengths, target_input)
-        loss = smoothed_cross_entropy(
-            features,
-            self.model.output_weight(),
-            self.model.output_bias,
-            target_output,
-            smoothing=self.config.label_smoothing,
-            pad=self.model.config.pad,
-            real=real,
-        )
+        head = (features, self.model.output_weight(), self.model.output_bias, target_output)
+        if alpha:
+            loss = r_drop_cross_entropy(*head, alpha=alpha, smoothing=smoothing, pad=pad, real=real)
+        else:
+            loss = smoothed_cross_entropy(*head, smoothing=smoothing, pad=pad, real=real)
         return loss.smoothed, loss.likelihood

@@ -98,6 +98,7 @@ def _fit(recipe: Recipe, resume: bool) -> None:
     note(
         f"fit: {result.steps:,} steps, {result.target_tokens:,} target pieces, {result.seconds / 60:.1f} minutes; "
         f"best dev BLEU {result.best_score:.2f} at step {result.best_step:,}"
+        + (f", the mean of {result.best_mean_of} validations' weights" if result.best_mean_of else "")
     )
     if result.skipped:
         note(f"{result.skipped:,} steps were skipped, for a loss or gradient that was not finite")
