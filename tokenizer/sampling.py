@@ -6,6 +6,7 @@ SentencePiece samples too, but its generator cannot be seeded across processes, 
 import math
 import random
 import re
+from array import array
 from bisect import bisect
 from collections.abc import Sequence
 from functools import lru_cache
@@ -91,27 +92,28 @@ class UnigramLattice:
         self._lattice = lru_cache(CACHED_STRETCHES)(self._build)
 
     def sample(self, stretch: str, alpha: float, generator: random.Random) -> list[str]:
-        lattice = self._lattice(stretch, alpha)
+        first, starts, cumulative = self._lattice(stretch, alpha)
         parts: list[str] = []
         end = len(stretch)
         while end > 0:
-            starts, cumulative = lattice[end - 1]
-            start = starts[min(bisect(cumulative, generator.random() * cumulative[-1]), len(starts) - 1)]
+            low, high = first[end - 1], first[end]
+            place = bisect(cumulative, generator.random() * cumulative[high - 1], low, high)
+            start = starts[min(place, high - 1)]
             parts.append(stretch[start:end])
             end = start
         return parts[::-1]
 
-    def _build(self, stretch: str, alpha: float) -> list[tuple[list[int], list[float]]]:
-        """For each end position, the starts of the pieces that end there and their cumulative weights."""
+    def _build(self, stretch: str, alpha: float) -> "_Lattice":
         forward = [0.0]  # log of the summed weights of all segmentations of stretch[:end]
-        lattice: list[tuple[list[int], list[float]]] = []
+        lattice = _Lattice(array("H", [0]), array("B"), array("d"))
         for end in range(1, len(stretch) + 1):
             starts = self._starts(stretch, end)
             logs = [forward[start] + alpha * self._score(stretch[start:end]) for start in starts]
             highest = max(logs)
-            cumulative = list(accumulate(math.exp(log - highest) for log in logs))
-            forward.append(highest + math.log(cumulative[-1]))
-            lattice.append((starts, cumulative))
+            lattice.starts.extend(starts)
+            lattice.cumulative.extend(accumulate(math.exp(log - highest) for log in logs))
+            lattice.first.append(len(lattice.starts))
+            forward.append(highest + math.log(lattice.cumulative[-1]))
         return lattice
 
     def best(self, stretch: str) -> list[str]:
@@ -130,6 +132,14 @@ class UnigramLattice:
 
     def _score(self, part: str) -> float:
         return self._scores.get(part, self._unknown)
+
+
+class _Lattice(NamedTuple):
+    """The pieces that end at each position, in arrays: many lattices are kept, at less than a kilobyte a word."""
+
+    first: "array[int]"  # of those that end at end + 1, the place in the other two
+    starts: "array[int]"
+    cumulative: "array[float]"  # weights, summed over the pieces of one end
 
 
 class BpeDropout:
