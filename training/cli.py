@@ -8,6 +8,7 @@ from training.commands.back_translate import back_translate_command
 from training.commands.compare import compare_command
 from training.commands.distil import distil_command
 from training.commands.evaluate import evaluate_command
+from training.commands.explain import explain_command
 from training.commands.run import export_command, fit_command, run_command, tokenizer_command
 from training.commands.significance import significance_command
 from training.commands.tune import tune_command
@@ -21,6 +22,7 @@ app.command("export")(export_command)
 app.command("compare")(compare_command)
 app.command("significance")(significance_command)
 app.command("tune")(tune_command)
+app.command("explain")(explain_command)
 app.command("distil")(distil_command)
 app.command("back-translate")(back_translate_command)
 

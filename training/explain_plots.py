@@ -56,7 +56,7 @@ def draw_gates(explained: Explained, path: Path) -> None:
         size = _array(layer.hidden.abs().mean(dim=1))
         axes.plot(size, label="|hidden|", color="#666666", linestyle="dashed", linewidth=1.2)
         axes.set_ylim(0, max(1.0, 1.05 * float(size.max())))
-        axes.set_title(layer.name, loc="left", fontsize=10)
+        axes.set_title(layer.name if layer.gates else f"{layer.name} (no gates)", loc="left", fontsize=10)
         axes.grid(alpha=0.25)
         last_of_side = layer is encoder[-1] or layer is layers[-1]
         pieces = explained.source_pieces if layer in encoder else explained.target_inputs

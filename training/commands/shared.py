@@ -18,6 +18,7 @@ from training.averaging import AveragingError
 from training.config import Recipe
 from training.device import DeviceError
 from training.evaluate import EvaluationError
+from training.explain import ExplainError
 from training.export import ExportError
 from training.fit_record import FitRecordError
 from training.freezing import FreezingError
@@ -49,6 +50,7 @@ MENDABLE = (
     MetricsError,
     FitRecordError,
     EvaluationError,
+    ExplainError,
     ExportError,
     SignificanceError,
     StudyError,
