@@ -247,11 +247,16 @@ def test_a_workers_error_names_file_and_line_and_leaves_nothing_behind(
     assert list((tmp_path / "corpus").iterdir()) == []
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:
+def test_an_interrupt_leaves_nothing_behind(
+    tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.workers._ALONE", 1)
+    monkeypatch.setattr("training.reading.CHUNK_PAIRS", 1)
     text = write_tsv(tmp_path / "tsv", TEXTS)
 
     def interrupt(written: int) -> None:
-        signal.raise_signal(signal.SIGINT)
+        if written == 3:  # the workers are at it
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         prepare_corpus([text], tiny_tokenizer, KEEP, CANONICAL, tmp_path / "corpus", workers=2, progress=interrupt)
