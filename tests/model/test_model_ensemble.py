@@ -16,11 +16,11 @@ from model.search import BeamSearch, Hypothesis, SearchOptions, translate
 from model.seq2seq import Seq2Seq
 
 EOS = 3
-# Three members of which no two are alike in size, depth, attention or what their state holds.
+# Three members of which no two are alike in cell, size, depth, attention or what their state holds.
 MEMBERS = [
     tiny_model(1),
-    tiny_model(2, hidden=12, embedding=8, attention="additive", decoder_layers=1, tied="none"),
-    tiny_model(3, hidden=4, attention="dot", input_feeding=True, decoder_layers=3),
+    tiny_model(2, cell="gru", hidden=12, embedding=8, attention="additive", decoder_layers=1, tied="none"),
+    tiny_model(3, cell="ssru", hidden=4, attention="dot", input_feeding=True, decoder_layers=3),
 ]
 ENSEMBLE = Ensemble(MEMBERS)
 
