@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import random
-from pathlib import Path
-
-import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_runs import entries
 
 from training.batching import Batch
-from training.config import Recipe
 from training.loader import Load, prepare_inputs
 from training.optimizer import update_average
-from training.prepare import make_tokenizers
 from training.stop import Stop
 from training.trainer import Trainer, fit
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs whose target is the source in capitals."""
-    folder, draw = tmp_path_factory.mktemp("text"), random.Random(1)
-    words = ["river", "ferry", "water", "deck", "captain", "rain", "rail", "side", "boat", "wave"]
-    lines = list(dict.fromkeys(" ".join(draw.choices(words, k=draw.randint(1, 5))) for _ in range(300)))
-    for name, part in (("dev", lines[:10]), ("train", lines[10:])):
-        (folder / f"{name}.en").write_text("".join(f"{line}\n" for line in part))
-        (folder / f"{name}.de").write_text("".join(f"{line.upper()}\n" for line in part))
-    return folder
-
-
-@pytest.fixture
-def recipe(text: Path, tmp_path: Path):
-    """A function from training options to a recipe with its tokenizer made."""
-
-    def make(name: str = "run", seed: int = 1, **training: object) -> Recipe:
-        pairs = {
-            split: [{"source": text / f"{split}.en", "target": text / f"{split}.de"}] for split in ("train", "dev")
-        }
-        options = {"batch_tokens": 200, "max_steps": 6, "validate_every": 2, "warmup_steps": 2, "learning_rate": 0.01}
-        made = Recipe.model_validate(
-            {
-                "name": name,
-                "seed": seed,
-                "folder": tmp_path / name,
-                "threads": 1,
-                "device": "cpu",
-                "precision": "float32",
-                "data": {"source": "en", "target": "de", **pairs},
-                "tokenizer": {"vocabulary_size": 300},
-                "model": {"embedding": 16, "hidden": 16, "dropout": 0.0, "embedding_dropout": 0.0},
-                "training": {**options, **training},
-                "export": {"licence": "CC0-1.0"},
-            }
-        )
-        make_tokenizers(made, made.folder)
-        return made
-
-    return make
-
-
-def entries(recipe: Recipe, kind: str) -> list[dict[str, float]]:
-    lines = (recipe.folder / "metrics.jsonl").read_text().splitlines()
-    return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
 
 
 def test_a_run_learns_and_keeps_best_and_last(recipe) -> None:
