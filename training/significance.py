@@ -20,6 +20,7 @@ MetricName: TypeAlias = Literal["bleu", "bleu_lc", "chrf"]
 TestName: TypeAlias = Literal["paired-bs", "paired-ar"]
 LEVEL = 0.05
 SEED = 12345  # sacreBLEU's own default
+_LINES_TO_SHUFFLE = 6  # 2^(1 - 6) < 0.05
 _SEED_VARIABLE = "SACREBLEU_SEED"
 
 
@@ -71,9 +72,11 @@ def compare_systems(
     """Tests the hypotheses of systems A and B on the same references, a string a segment.
 
     ``samples`` is the number of resampled test sets (paired-bs; 0 is 1,000) or of shuffled ones (paired-ar; 10,000).
-    Raises SignificanceError for different numbers of segments, or none.
+    Raises SignificanceError for different numbers of segments, none, or too few that differ for paired-ar.
     """
     _require_aligned(first, second, references)
+    if test == "paired-ar":
+        _require_shuffles(first, second)
     with _seeded(seed):
         paired = PairedTest(
             [("A", list(first)), ("B", list(second))],
@@ -110,6 +113,16 @@ def _require_aligned(first: Sequence[str], second: Sequence[str], references: Se
         raise SignificanceError(f"{said}; all three must be of the same test set, line by line")
     if not references:
         raise SignificanceError("the test set is empty; a test needs at least one line")
+
+
+def _require_shuffles(first: Sequence[str], second: Sequence[str]) -> None:
+    """Shuffling n lines cannot give a p below 2^(1 - n); sacreBLEU, leaving ties out, prints smaller ones."""
+    differing = sum(one != two for one, two in zip(first, second, strict=True))
+    if 0 < differing < _LINES_TO_SHUFFLE:
+        raise SignificanceError(
+            f"A and B differ in {differing} of {len(first):,} lines; randomization needs {_LINES_TO_SHUFFLE} to show "
+            f"anything at {LEVEL}: use paired-bs"
+        )
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def compare_command(
         rows = parse_rows(vary or [], row or [])
         runs = plan(recipe, overrides or [], rows, seeds, jobs)
         if dry_run:
-            Console().print(_listing(runs))
+            _console().print(_listing(runs))
             return
         with stop_signals() as stop:
             errors = train(runs, jobs, note, lambda: not stop.is_set())
@@ -60,13 +60,19 @@ def compare_command(
         write_atomically(folder / "compare.json", (comparison.model_dump_json(indent=2) + "\n").encode())
         write_atomically(folder / "compare.md", markdown(comparison).encode())
         draw_comparison(comparison, folder / "compare.png")
-        Console().print(rich_table(comparison))
+        _console().print(rich_table(comparison))
         note(f"table: {folder}/compare.json, compare.md and compare.png")
         if stop.is_set():
             note("stopped by a signal; the same command goes on")
             raise typer.Exit(INTERRUPTED)
         if comparison.failures:
             raise typer.Exit(1)
+
+
+def _console() -> Console:
+    """A file or a pipe has no width; the default of 80 columns would fold the figures."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def _listing(runs: Sequence[PlannedRun]) -> Table:
