@@ -61,7 +61,7 @@ def back_translate(
     """Translates ``text``, by default the recipe's own cleaned training targets, into the recipe's source language.
 
     ``teachers`` translate from the recipe's target language into its source language. Sentences that are a dev or test
-    target are left out. Raises SynthesisError, EvaluationError, CorpusError, or OSError where the folder cannot be
+    target are left out. Raises SynthesisError, UnusableSystemError, CorpusError, or OSError where the folder cannot be
     written.
     """
     data = recipe.data

@@ -56,7 +56,7 @@ def distil(
     """Translates the cleaned training sources of ``recipe`` into ``folder``, resumably, and plans the student.
 
     The beam and, with ``interpolate``, the n best are those of the teachers' search options. Raises SynthesisError,
-    EvaluationError, CorpusError, or OSError where the folder cannot be written.
+    UnusableSystemError, CorpusError, or OSError where the folder cannot be written.
     """
     data = recipe.data
     maker = _maker(recipe, teachers, options.select)

@@ -15,9 +15,10 @@ from model.checkpoint import DTYPES, SUMS, CheckpointConfig, Provenance, save_ch
 from training.card import render_card
 from training.config import Recipe
 from training.corpus import Corpus
-from training.evaluate import Result, Run, System, evaluate, open_checkpoint, open_run
+from training.evaluate import Result, evaluate
 from training.fit_record import FitRecord
 from training.recipe_file import recipe_sha256
+from training.system import Run, System, open_checkpoint, open_run
 from training.transfer import inherited_data
 from training.tuning import tune
 
@@ -39,7 +40,7 @@ class Exported(NamedTuple):
 def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable[[str], None]) -> Exported:
     """Writes the checkpoint of a run in ``run_folder``, replacing an older one at its place only when it is whole.
 
-    ``recipe_name`` is the recipe's file name; ``message`` is told what is being done. Raises EvaluationError,
+    ``recipe_name`` is the recipe's file name; ``message`` is told what is being done. Raises UnusableSystemError,
     FitRecordError, ExportError, TransferError, CorpusError, or OSError where the checkpoint cannot be written.
     """
     folder = recipe.export.folder or run_folder / "checkpoint"

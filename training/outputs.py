@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.checkpoint import SUMS
-from training.evaluate import open_checkpoint
 from training.reading import read_all, read_lines
 from training.recipe_file import load_recipe
 from training.run_folders import RECIPE_FILE
 from training.run_results import ScoreEntry, read_scores
 from training.scores import SCORES_FILE
 from training.significance import SignificanceError
+from training.system import open_checkpoint
 
 
 class Output(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors import safe_open
 
-from training.evaluate import BEST_WEIGHTS
 from training.fit_record import FitRecord, FitRecordError
 from training.metrics import MetricsError
 from training.report import METRICS_FILE
 from training.scores import SCORES_FILE
+from training.system import BEST_WEIGHTS
 
 
 class DevScore(NamedTuple):

@@ -22,7 +22,6 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from training.config import Recipe
-from training.evaluate import BEST_WEIGHTS
 from training.metrics import MetricsError
 from training.recipe_file import RecipeError, load_recipe
 from training.run_folders import fit_in_folder, fit_key, placed
@@ -30,6 +29,7 @@ from training.run_processes import KeepGoing, ProcessError, Stopped, exclusive, 
 from training.run_results import DevScore, read_validations
 from training.search_space import check_space, draw, overrides, own_values
 from training.state import state_file
+from training.system import BEST_WEIGHTS
 
 Metric: TypeAlias = Literal["bleu", "loss"]
 TUNE_FOLDER, STUDY_FILE, TRIALS_FOLDER = "tune", "study.db", "trials"

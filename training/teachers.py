@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.checkpoint import SUMS, read_config
-from training.evaluate import EvaluationError, System, combine, open_checkpoint
 from training.hashes import hash_file
+from training.system import System, UnusableSystemError, combine, open_checkpoint
 
 
 class Teachers(NamedTuple):
@@ -23,13 +23,13 @@ class Teachers(NamedTuple):
 def open_teachers(folders: Sequence[Path], source: str, target: str, device: str, token_budget: int) -> Teachers:
     """Opens checkpoints that translate ``source`` into ``target`` (BCP 47 tags); several decode as an ensemble.
 
-    Raises CheckpointError, TokenizerError, EnsembleError, and EvaluationError where one is of other languages, or they
-    differ in their tokenizers.
+    Raises CheckpointError, TokenizerError, EnsembleError, and UnusableSystemError where one is of other languages, or
+    they differ in their tokenizers.
     """
     configs = [read_config(folder) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
         if (config.source, config.target) != (source, target):
-            raise EvaluationError(
+            raise UnusableSystemError(
                 f"{folder} translates {config.source} into {config.target}; wanted is {source} into {target}"
             )
     return Teachers(

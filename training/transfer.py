@@ -20,10 +20,10 @@ from torch import Tensor
 from model.checkpoint import SUMS, load_checkpoint
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import Subword, TokenizerPair, load_tokenizers
-from training.evaluate import BEST_WEIGHTS
 from training.prepare import TOKENIZER_FOLDER
 from training.recipe_file import RecipeError, load_recipe
 from training.state import write_atomically
+from training.system import BEST_WEIGHTS
 
 TRANSFER_FILE = "transfer.json"
 

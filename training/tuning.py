@@ -7,8 +7,8 @@ from collections.abc import Callable
 from sacrebleu.metrics.bleu import BLEU
 
 from training.config import Recipe, TuningConfig
-from training.evaluate import System
 from training.reading import read_all
+from training.system import System
 
 
 def tune(system: System, recipe: Recipe, grid: TuningConfig, message: Callable[[str], None]) -> System:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from model.checkpoint import load_checkpoint
-from training.evaluate import open_checkpoint
+from training.system import open_checkpoint
 
 WORDS = ["ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se"]
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,9 @@ from training import back_translation
 from training.back_translation import BackTranslated, BackTranslationOptions, MonolingualText, back_translate
 from training.cli import app
 from training.config import Recipe
-from training.evaluate import EvaluationError, open_checkpoint
 from training.recipe_file import load_recipe
 from training.synthesis import SynthesisError, synthesize
+from training.system import UnusableSystemError, open_checkpoint
 from training.teachers import open_teachers
 
 TARGETS = [target for _, target in TRAIN]
@@ -93,7 +93,7 @@ def test_a_tag_that_cannot_be_a_piece_is_refused(reverse_checkpoint: Path, tmp_p
 
 
 def test_a_model_of_the_recipes_own_direction_is_refused(tiny_checkpoint: Path) -> None:
-    with pytest.raises(EvaluationError, match="translates en into de; wanted is de into en"):
+    with pytest.raises(UnusableSystemError, match="translates en into de; wanted is de into en"):
         open_teachers([tiny_checkpoint], "de", "en", "cpu", 8192)
 
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from tests.conftest import write_checkpoint
 from tokenizer.subword import TokenizerPair
 from training.cli import app
-from training.evaluate import combine, open_checkpoint, score
+from training.evaluate import score
+from training.system import combine, open_checkpoint
 
 SOURCES = ["The river is wide.", "She reads a book.", "It will rain."]
 REFERENCES = ["Der Fluss ist breit.", "Sie liest ein Buch.", "Es wird regnen."]

@@ -14,9 +14,9 @@ from tokenizer.normalize import normalize
 from tokenizer.subword import TokenizerPair
 from training.cli import app
 from training.distillation import Distilled, DistilOptions, distil, nearest
-from training.evaluate import EvaluationError, combine, open_checkpoint
 from training.recipe_file import load_recipe
 from training.synthesis import SynthesisError
+from training.system import UnusableSystemError, combine, open_checkpoint
 from training.teachers import Teachers, open_teachers
 
 SOURCES = [source for source, _ in TRAIN]
@@ -123,7 +123,7 @@ def test_sources_longer_than_cleaning_allows_are_not_translated(tiny_checkpoint:
 
 
 def test_teachers_of_other_languages_are_refused(tiny_checkpoint_fr: Path) -> None:
-    with pytest.raises(EvaluationError, match="translates en into fr; wanted is en into de"):
+    with pytest.raises(UnusableSystemError, match="translates en into fr; wanted is en into de"):
         teachers_of(tiny_checkpoint_fr)
 
 

@@ -17,9 +17,10 @@ from model.search import SearchOptions
 from tests.conftest import ENGLISH, write_checkpoint
 from tokenizer.subword import TokenizerPair, train_subword
 from training.corpus_config import CorpusConfig
-from training.evaluate import EvaluationError, Result, combine, evaluate, open_checkpoint, score
+from training.evaluate import Result, evaluate, score
 from training.reading import CorpusError
 from training.scores import write_results
+from training.system import UnusableSystemError, combine, open_checkpoint
 
 HYPOTHESES = ["Die Fähre ist langsam .", "sie liest Ein Buch", "Es regnet morgen, glaube ich.", ""]
 REFERENCES = ["Die Fähre ist sehr langsam.", "Sie liest ein Buch.", "Ich glaube, morgen wird es regnen.", "Ja."]
@@ -70,7 +71,7 @@ def test_the_n_best_are_different_translations_the_best_first(tiny_checkpoint: P
 def test_scores_that_are_no_numbers_are_not_taken_for_an_empty_translation(tiny_checkpoint: Path) -> None:
     checkpoint, system = load_checkpoint(tiny_checkpoint), open_checkpoint(tiny_checkpoint)
     checkpoint.model.output_bias[5] = math.nan
-    with pytest.raises(EvaluationError, match="no numbers"):
+    with pytest.raises(UnusableSystemError, match="no numbers"):
         system._replace(model=checkpoint.model).translate(["The river is wide."])
 
 
@@ -85,7 +86,7 @@ def test_samples_keep_their_place_and_follow_their_seed(tiny_checkpoint: Path) -
 def test_members_of_an_ensemble_need_the_same_tokenizers(tiny_checkpoint: Path, tmp_path: Path) -> None:
     subword = train_subword(ENGLISH, model_type="bpe", vocabulary_size=330)
     other = write_checkpoint(tmp_path / "other", TokenizerPair(subword, subword), "en", "de")
-    with pytest.raises(EvaluationError, match="system 2 has other tokenizers"):
+    with pytest.raises(UnusableSystemError, match="system 2 has other tokenizers"):
         combine([open_checkpoint(tiny_checkpoint), open_checkpoint(other)])
 
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from training.config import Recipe, TuningConfig
-from training.evaluate import evaluate, open_checkpoint
+from training.evaluate import evaluate
 from training.recipe_file import load_recipe
+from training.system import open_checkpoint
 from training.tuning import tune
 
 ENGLISH = ["The river is wide and the ferry is slow.", "She reads a book on the deck.", "It will rain tomorrow."]

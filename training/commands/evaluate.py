@@ -25,8 +25,9 @@ from training.commands.shared import (
 from training.config import Recipe
 from training.corpus_config import CorpusConfig
 from training.device import pick_device
-from training.evaluate import EvaluationError, System, combine, evaluate, open_checkpoint, open_run
+from training.evaluate import EvaluationError, evaluate
 from training.scores import score_entry, score_table, write_results
+from training.system import System, combine, open_checkpoint, open_run
 
 EVALUATION_FOLDER = "evaluation"
 

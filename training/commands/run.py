@@ -21,12 +21,12 @@ from training.commands.shared import (
 from training.config import Recipe
 from training.device import resolve_device
 from training.distributed import first_process, started_again
-from training.evaluate import open_run
 from training.export import export
 from training.fit_record import FitRecord
 from training.prepare import TOKENIZER_FOLDER, make_tokenizers
 from training.scores import score_table
 from training.state import StateError, state_file
+from training.system import open_run
 from training.trainer import fit
 
 

@@ -31,6 +31,7 @@ from training.skipping import TrainingError
 from training.state import StateError
 from training.study import StudyError
 from training.synthesis import SynthesisError
+from training.system import UnusableSystemError
 from training.transfer import TransferError
 from training.workers import WorkerError
 
@@ -50,6 +51,7 @@ MENDABLE = (
     MetricsError,
     FitRecordError,
     EvaluationError,
+    UnusableSystemError,
     ExplainError,
     ExportError,
     SignificanceError,
