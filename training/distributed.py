@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,12 +62,15 @@ class Group:
         return tensor
 
     def gather(self, value: _Value) -> list[_Value]:
-        """The values of all ranks in their order, on every rank."""
+        """The values of all ranks in their order, on every rank; made of tensors and plain values."""
         if self.size == 1:
             return [value]
-        values: list[_Value] = [value] * self.size
-        torch.distributed.all_gather_object(values, value)
-        return values
+        # Pickled tensors do not come through all_gather_object whole.
+        packed = io.BytesIO()
+        torch.save(value, packed)
+        parcels = [b""] * self.size
+        torch.distributed.all_gather_object(parcels, packed.getvalue())
+        return [torch.load(io.BytesIO(parcel), weights_only=True) for parcel in parcels]
 
     def from_first(self, value: _Value | None) -> _Value:
         """The first rank's value; the others give None and wait for it."""

@@ -1,0 +1,91 @@
+"""Two processes learn what one would from all of their batches, and go the same way whatever befalls one of them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rank_jobs import RANKS, gradient, work
+from tiny_runs import begin, entries, tiny_recipe
+
+from training import distributed
+from training.config import Recipe
+from training.device import DeviceError
+from training.distributed import Group, join_group
+from training.trainer import FitResult
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    capitals: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Recipe], list[dict[str, Any]]]:
+    """The recipes of the jobs, and what each of two gloo processes found in them."""
+    folder = tmp_path_factory.mktemp("ranks")
+    dropped: dict[str, Any] = {"dropout": 0.3, "validate_every": 4, "accumulate": 2}
+    options: dict[str, dict[str, Any]] = {
+        "gradient": {"accumulate": 2},
+        "whole": dropped,
+        "broken": dropped,
+        "poisoned": {"preflight": False},
+    }
+    jobs = {name: begin(tiny_recipe(capitals, folder, name, **options[name]), prepared) for name in options}
+    recipes = {name: job.model_dump_json() for name, job in jobs.items()}
+    torch.multiprocessing.spawn(work, (free_port(), folder, recipes), nprocs=RANKS)
+    return jobs, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+def test_the_gradient_is_that_of_one_process_on_the_joined_batches(ranks, capitals, prepared, tmp_path) -> None:
+    together = gradient(begin(tiny_recipe(capitals, tmp_path, accumulate=2 * RANKS), prepared), Group())
+    for found in ranks[1]:
+        assert found["gradient"].keys() == together.keys()
+        for name, expected in together.items():
+            torch.testing.assert_close(found["gradient"][name], expected, rtol=0, atol=1e-6)
+
+
+def test_ranks_hold_the_same_weights_and_draw_different_dropout(ranks) -> None:
+    first, second = (found["whole"] for found in ranks[1])
+    assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+    assert first["draw"] != second["draw"]
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(ranks) -> None:
+    results = [FitResult(*found["stopped"]["result"]) for found in ranks[1]]
+    assert [(result.steps, result.interrupted) for result in results] == [(3, True)] * RANKS
+
+
+def test_ranks_resume_bit_equal(ranks) -> None:
+    for found in ranks[1]:
+        whole, resumed = found["whole"], found["resumed"]
+        assert all(torch.equal(whole["weights"][name], resumed["weights"][name]) for name in whole["weights"])
+        assert whole["draw"] == resumed["draw"]
+
+
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(ranks) -> None:
+    results = [FitResult(*found["poisoned"]["result"]) for found in ranks[1]]
+    assert [result.skipped for result in results] == [1, 1]
+    first, second = (found["poisoned"]["weights"] for found in ranks[1])
+    assert all(torch.equal(first[name], second[name]) and first[name].isfinite().all() for name in first)
+
+
+def test_the_first_rank_alone_writes(ranks) -> None:
+    jobs, _ = ranks
+    assert [line["step"] for line in entries(jobs["whole"], "step")] == list(range(1, 7))
+
+
+def test_more_ranks_than_gpus_is_an_error(recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(distributed, "pick_device", lambda name: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="--nproc-per-node=gpu"), join_group(recipe()):
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
