@@ -27,6 +27,7 @@ _STATES = {
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "cut off or running",
 }
+_NAMES = {"bleu": "BLEU", "loss": "loss"}
 _DONE, _BEST, _QUIET = "#3b6ea5", "#c8553d", "#9a9a9a"
 
 
@@ -74,7 +75,7 @@ def _summary(tuning: Tuning, trials: Sequence[FrozenTrial], best: FrozenTrial | 
         return [*lines, "No trial has finished, so there is no best one yet.", ""]
     own = own_values(tuning.recipe, tuning.recipe.tune)
     lines += [
-        f"Best: trial {best.number}, dev {tuning.metric} {best.value:.4g}. `{BEST_FILE}` is its recipe. One run "
+        f"Best: trial {best.number}, dev {_NAMES[tuning.metric]} {best.value:.4g}. `{BEST_FILE}` is its recipe. One run "
         "of many was picked by its score on dev, which flatters it: compare it with the recipe on several seeds "
         "(`ferry-train compare`).",
         "",
@@ -109,7 +110,7 @@ def _importance_lines(importances: Mapping[str, float], trials: Sequence[FrozenT
 
 def _trial_lines(tuning: Tuning, trials: Sequence[FrozenTrial]) -> list[str]:
     keys = list(tuning.recipe.tune)
-    lines = [_row(["trial", "state", f"dev {tuning.metric}", "last step", *keys])]
+    lines = [_row(["trial", "state", f"dev {_NAMES[tuning.metric]}", "last step", *keys])]
     lines.append("|" + "---|" * (4 + len(keys)))
     for trial in trials:
         score = "" if trial.value is None else f"{trial.value:.4g}"
@@ -128,7 +129,7 @@ def _write_best(tuning: Tuning, best: FrozenTrial, path: Path) -> None:
     found = tuning.with_values(overrides(best.params))
     export = found.export.model_copy(update={"folder": None})
     found = found.model_copy(update={"name": name, "folder": folder, "export": export, "tune": {}})
-    head = f"# Trial {best.number} of {tuning.folder}: dev {tuning.metric} {best.value:.4g}, the best of its study.\n"
+    head = f"# Trial {best.number} of {tuning.folder}: dev {_NAMES[tuning.metric]} {best.value:.4g}, the best of its study.\n"
     write_atomically(path, (head + dump_recipe(found)).encode())
 
 
@@ -149,7 +150,7 @@ def _draw_history(trials: Sequence[FrozenTrial], tuning: Tuning, path: Path) -> 
     so_far = [better(values[: count + 1]) for count in range(len(values))]
     axes.step([trial.number for trial in finished], so_far, where="post", label="best so far", color=_BEST)
     axes.set_xlabel("trial")
-    axes.set_title(f"dev {tuning.metric}", loc="left", fontsize=10)
+    axes.set_title(f"dev {_NAMES[tuning.metric]}", loc="left", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
