@@ -167,8 +167,8 @@ def _unit_words(explained: Explained) -> str:
     if not keeping:
         return "Without gates no unit can choose to keep its state: what it held is gone as soon as its colour changes."
     return (
-        f"Those that keep most of their past stand above. A unit that stays bright under the {keeping[0]} gate remembers; "
-        "where it turns dark, it is emptied."
+        "Those that keep most of their past stand above. A unit that stays bright under the"
+        f" {keeping[0]} gate remembers; where it turns dark, it is emptied."
     )
 
 
