@@ -75,8 +75,8 @@ def _summary(tuning: Tuning, trials: Sequence[FrozenTrial], best: FrozenTrial | 
         return [*lines, "No trial has finished, so there is no best one yet.", ""]
     own = own_values(tuning.recipe, tuning.recipe.tune)
     lines += [
-        f"Best: trial {best.number}, dev {_NAMES[tuning.metric]} {best.value:.4g}. `{BEST_FILE}` is its recipe. One run "
-        "of many was picked by its score on dev, which flatters it: compare it with the recipe on several seeds "
+        f"Best: trial {best.number}, dev {_NAMES[tuning.metric]} {best.value:.4g}. `{BEST_FILE}` is its recipe. One "
+        "run of many was picked by its score on dev, which flatters it: compare it with the recipe on several seeds "
         "(`ferry-train compare`).",
         "",
         "| key | best | the recipe's own | tried |",
@@ -129,7 +129,8 @@ def _write_best(tuning: Tuning, best: FrozenTrial, path: Path) -> None:
     found = tuning.with_values(overrides(best.params))
     export = found.export.model_copy(update={"folder": None})
     found = found.model_copy(update={"name": name, "folder": folder, "export": export, "tune": {}})
-    head = f"# Trial {best.number} of {tuning.folder}: dev {_NAMES[tuning.metric]} {best.value:.4g}, the best of its study.\n"
+    score = f"dev {_NAMES[tuning.metric]} {best.value:.4g}"
+    head = f"# Trial {best.number} of {tuning.folder}: {score}, the best of its study.\n"
     write_atomically(path, (head + dump_recipe(found)).encode())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -278,6 +279,15 @@ def test_a_folder_is_in_use_while_its_lock_is_held(tmp_path: Path) -> None:
         assert in_use(tmp_path)
         with pytest.raises(Stopped), exclusive(tmp_path, lambda: False, lambda text: None):
             pass
+    assert not in_use(tmp_path)
+
+
+def test_a_process_keeps_its_folder_locked_when_the_one_that_started_it_is_gone(tmp_path: Path) -> None:
+    with exclusive(tmp_path, lambda: True, lambda text: None) as lock:
+        process = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    assert in_use(tmp_path)
+    process.terminate()
+    process.wait()
     assert not in_use(tmp_path)
 
 
