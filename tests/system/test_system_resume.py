@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,8 @@ training:
   warmup_steps: 10
   validate_every: 25
   save_every: 10
+  average_last: 2
+  r_drop: 1.0
 export: {{licence: CC0-1.0}}
 """
 
@@ -79,14 +82,14 @@ def steps(metrics: Path) -> list[int]:
     return [entry["step"] for entry in entries if entry["kind"] == "step"]
 
 
-def kill_after(process: subprocess.Popen[bytes], metrics: Path, step: int, number: signal.Signals) -> None:
-    """Send a signal as soon as ``step`` stands in the metrics, in the midst of what the run does next."""
+def kill_after(process: subprocess.Popen[bytes], metrics: Path, step: int, kill: Callable[[], object]) -> None:
+    """``kill`` as soon as ``step`` stands in the metrics, in the midst of what the run does next."""
     deadline = time.monotonic() + 240
     while not (taken := steps(metrics)) or taken[-1] < step:
         assert process.poll() is None, process.communicate()[0].decode()
         assert time.monotonic() < deadline, "the run takes no steps"
         time.sleep(0.01)
-    process.send_signal(number)
+    kill()
 
 
 def test_a_killed_run_resumes_bit_equal(tmp_path: Path) -> None:
@@ -97,13 +100,13 @@ def test_a_killed_run_resumes_bit_equal(tmp_path: Path) -> None:
     run("fit", whole)
 
     killed = start("fit", broken)
-    kill_after(killed, tmp_path / "broken" / "metrics.jsonl", 14, signal.SIGKILL)
+    kill_after(killed, tmp_path / "broken" / "metrics.jsonl", 14, killed.kill)
     assert killed.wait(60) == -signal.SIGKILL
     refused = start("fit", broken)
     assert "--resume" in refused.communicate(timeout=60)[0].decode()
     assert refused.returncode == 1
     terminated = start("fit", broken, "--resume")
-    kill_after(terminated, tmp_path / "broken" / "metrics.jsonl", 33, signal.SIGTERM)
+    kill_after(terminated, tmp_path / "broken" / "metrics.jsonl", 33, terminated.terminate)
     output, _ = terminated.communicate(timeout=60)
     assert terminated.returncode == 130, output.decode()
     run("fit", broken, "--resume")
