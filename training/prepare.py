@@ -38,8 +38,8 @@ def make_tokenizers(recipe: Recipe, run_folder: Path) -> TokenizerPair:
     """Trains the tokenizers on the cleaned training text and saves them in the run folder, in place of older ones.
 
     Of more than ``tokenizer.sample_pairs`` pairs a random sample is used. While SentencePiece trains it takes some 4 KB
-    of memory a pair of the sample (of twice 90 characters), 2 GB by default. Raises CorpusError for unusable text and TokenizerError where the text does not allow
-    the vocabulary.
+    of memory a pair of the sample (of twice 90 characters), 2 GB by default. Raises CorpusError for unusable text and
+    TokenizerError where the text does not allow the vocabulary.
     """
     pairs = list(clean_pairs(_sample(recipe), recipe.data.cleaning))
     if recipe.tokenizer.joint:

@@ -118,6 +118,7 @@ def _recipe(arguments: argparse.Namespace, folder: Path) -> Recipe:
                 "validate_every": arguments.steps,
                 "save_every": arguments.steps,
                 "warmup_steps": 10,
+                "samples": 0,
             },
             "export": {"licence": "CC0-1.0"},
         }
