@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from training.averaging import AVERAGING_FOLDER
 from training.batching import Batch
 from training.config import Recipe
+from training.export import export
+from training.fit_record import FitRecord
 from training.loader import Load, prepare_inputs
 from training.stop import Stop
 from training.trainer import FitResult, Trainer, fit
@@ -155,3 +157,16 @@ def test_a_run_from_scratch_forgets_the_transfer_of_an_earlier_one(recipe: MakeR
     run(new)
     run(new.model_copy(update={"training": new.training.model_copy(update={"init_from": None})}))
     assert inherited_data(new.folder) == ()
+
+
+def test_a_checkpoint_states_what_its_origin_learned_from_and_is_an_origin_itself(recipe: MakeRecipe) -> None:
+    old = recipe("old", seed=5)
+    run(old)
+    new = recipe("new", init_from=old.folder)
+    FitRecord(**run(new)._asdict(), device="cpu").save(new.folder)
+    checkpoint = export(new, new.folder, "new.yaml", lambda _: None)
+    through_old = f"{old.data.train[0].label} [through {old.folder}]"
+    assert checkpoint.config.training.data[-1] == through_old
+    newest = recipe("newest", init_from=checkpoint.folder)
+    run(newest)
+    assert inherited_data(newest.folder)[-1] == f"{through_old} [through en-de 1 ({checkpoint.folder})]"
