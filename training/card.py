@@ -28,7 +28,7 @@ def render_card(config: CheckpointConfig, card: CardConfig, parameters: int) -> 
 
 def _facts(config: CheckpointConfig, parameters: int) -> str:
     model, penalty = config.model, config.length_penalty
-    cell = model.cell.replace("_", " ").upper()
+    cell, layers = model.cell.replace("_", " ").upper(), f"{model.encoder_layers} + {model.decoder_layers}"
     vocabulary = (
         f"{model.source_vocabulary:,} pieces, joint"
         if model.tied == "all"
@@ -37,7 +37,7 @@ def _facts(config: CheckpointConfig, parameters: int) -> str:
     rows = (
         ("Direction", f"{config.source} → {config.target}"),
         ("Licence", config.training.licence),
-        ("Model", f"{cell}, {model.encoder_layers} + {model.decoder_layers} layers of {model.hidden}, {model.attention}"),
+        ("Model", f"{cell}, {layers} layers of {model.hidden}, {model.attention}"),
         ("Parameters", f"{parameters / 1e6:.1f} million, stored in {config.precision}"),
         ("Vocabulary", vocabulary),
         ("Search", f"beam {config.beam_size}, length penalty {penalty.kind} {penalty.alpha:g}"),
