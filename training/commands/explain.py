@@ -13,7 +13,7 @@ from training.explain_figures import figures
 from training.explain_report import write_explanation
 from training.explain_sentence import explain_checkpoints
 
-EXPLAIN_FOLDER = Path("explained")
+EXPLAIN_FOLDER = Path("runs/explain")
 
 
 def explain_command(
