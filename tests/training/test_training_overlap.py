@@ -28,3 +28,12 @@ def test_one_equal_side_is_no_overlap(tmp_path: Path) -> None:
     dev = corpus(tmp_path / "dev", "Yes.\tDoch.", "Nope.\tNein.", "\t")
     assert find_overlaps([train], [dev]) == []
     check_overlap([train], [dev])
+
+
+def test_worker_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.workers._ALONE", 0)
+    monkeypatch.setattr("training.reading.CHUNK_PAIRS", 2)
+    train = corpus(tmp_path / "train", *(f"{number}\t{number}!" for number in range(9)))
+    dev = corpus(tmp_path / "dev", "7\t7!", "8\t9!", "1\t1!")
+    found = find_overlaps([train], [dev], workers=2)
+    assert [(overlap.held_out, overlap.training) for overlap in found] == [("dev:3", "train:2"), ("dev:1", "train:8")]
