@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -291,7 +290,47 @@ def test_a_process_keeps_its_folder_locked_when_the_one_that_started_it_is_gone(
     assert not in_use(tmp_path)
 
 
-def test_real_processes_train_and_score_a_row_and_a_failure_brings_its_own_words(recipe: Path) -> None:
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that puts a shell script in place of the interpreter which runs the commands."""
+
+    def write(text: str) -> None:
+        path = tmp_path / "python"
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr("training.run_processes.sys.executable", str(path))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("echo 'error: train.en: there is no such file' >&2; echo more; exit 1", "train.en: there is no such file"),
+        ("echo 'Traceback ...'; echo 'ValueError: odd'; exit 1", "ValueError: odd"),
+        ("echo 'step 7'; kill -KILL $$", "ended by SIGKILL"),
+        ("exit 130", "a signal from elsewhere ended it"),
+    ],
+)
+def test_a_failure_brings_its_own_words(
+    script: Callable[[str], None], text: str, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "log.txt").write_text("error: of an earlier run\n")
+    script(text)
+    with exclusive(tmp_path, lambda: True, lambda text: None) as lock, pytest.raises(ProcessError) as found:
+        run_command(["fit"], tmp_path, lock, lambda: True)
+    assert str(found.value).startswith(sentence)
+    assert "log.txt" in str(found.value)
+
+
+def test_a_process_that_is_no_longer_wanted_is_asked_to_stop(script: Callable[[str], None], tmp_path: Path) -> None:
+    script("trap 'echo saved; exit 130' TERM; while :; do sleep 0.1; done")
+    with exclusive(tmp_path, lambda: True, lambda text: None) as lock, pytest.raises(Stopped):
+        run_command(["fit"], tmp_path, lock, lambda: False)
+    assert (tmp_path / "log.txt").read_text() == "saved\n"
+
+
+def test_real_processes_train_and_score_a_row(recipe: Path) -> None:
     """The one test here that trains."""
     done = ferry_train("compare", recipe, "--set", "model.cell=gru")
     assert done.exit_code == 0, done.output
@@ -300,12 +339,3 @@ def test_real_processes_train_and_score_a_row_and_a_failure_brings_its_own_words
     figures = row["runs"][0]["figures"]
     assert figures["steps"] == 2
     assert figures["tests"][0]["sentences"] == 5
-    folder = Path(row["runs"][0]["folder"])
-    (folder / "fit.json").unlink()
-    shutil.rmtree(folder / "state")
-    (recipe.parent / "train.source").unlink()
-    with (
-        exclusive(folder, lambda: True, lambda text: None) as lock,
-        pytest.raises(ProcessError, match=r"train\.source"),
-    ):
-        run_command(["fit", folder / "recipe.yaml"], folder, lock, lambda: True)
