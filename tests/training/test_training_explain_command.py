@@ -43,7 +43,7 @@ def rnn_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_one_checkpoint_is_explained_in_pictures_and_words(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = explain_command(tiny_checkpoint, "--text", TEXT, "--output", tmp_path / "out")
+    done = explain_command(tiny_checkpoint, "--text", TEXT, "--target", TARGET, "--output", tmp_path / "out")
     assert done.exit_code == 0
     assert done.stdout == ""
     assert {path.name for path in (tmp_path / "out").iterdir()} == PICTURES | {"distances.png", "explain.md"}
