@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,8 @@ import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.config import Frozen, LengthLimit, LengthPenalty, ModelConfig
 from model.seq2seq import Seq2Seq
@@ -203,8 +204,25 @@ def save_checkpoint(
 
 def _skeleton(config: CheckpointConfig) -> Seq2Seq:
     """The model without storage for its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return Seq2Seq(config.model)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out normally distributed values: drawing them without storage loads torch's compiler, a second's work."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        if func is Tensor.normal_:
+            return args[0]
+        if func is nn.init.normal_ and kwargs:
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

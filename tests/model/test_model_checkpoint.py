@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +225,12 @@ def test_reading_the_config_checks_the_hashes(folder: Path) -> None:
 def test_hidden_files_are_passed_over(folder: Path) -> None:
     (folder / ".DS_Store").write_bytes(b"\0")
     assert load_checkpoint(folder).config.name == "en-de"
+
+
+def test_loading_leaves_torchs_compiler_out(folder: Path) -> None:
+    """It takes a second and a hundred megabytes, which a service that starts does not have to spare."""
+    code = (
+        "import sys; from pathlib import Path; from model.checkpoint import load_checkpoint; "
+        f"load_checkpoint(Path({str(folder)!r})); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
