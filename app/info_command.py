@@ -72,7 +72,7 @@ def _facts(info: Info) -> Table:
         ("vocabulary", f"{model.source_vocabulary:,} source pieces, {model.target_vocabulary:,} target pieces"),
         (
             "layers",
-            f"{model.encoder_layers} encoder, {model.decoder_layers} decoder, {model.hidden} wide,"
+            f"{model.cell}, {model.encoder_layers} encoder, {model.decoder_layers} decoder, {model.hidden} wide,"
             f" {model.attention} attention",
         ),
         (
