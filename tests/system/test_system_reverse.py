@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from model.checkpoint import load_checkpoint
+from training.reading import read_all
+from training.recipe_file import load_recipe
 from training.system import open_checkpoint
 
 WORDS = ["ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se"]
@@ -120,6 +122,27 @@ def test_the_checkpoint_states_its_own_scores(folder: Path) -> None:
     assert json.loads(printed)["bleu"] == pytest.approx(stated.bleu)
     assert stated.sentences == 300
     assert f"| {stated.bleu:.1f} |" in (checkpoint / "README.md").read_text()
+
+
+def test_a_run_and_its_checkpoint_decode_together_as_each_alone(folder: Path) -> None:
+    scores = folder / "run" / "evaluation" / "scores.json"
+    before = scores.read_bytes()
+    printed = ferry_train("evaluate", f"{folder}/reverse.yaml", str(folder / "run" / "checkpoint"), "--json")
+    assert json.loads(printed)["bleu"] == pytest.approx(json.loads(before)[0]["bleu"])
+    assert scores.read_bytes() == before, "the scores of an ensemble are not those of the run"
+
+
+def test_a_student_is_given_what_its_teacher_learned(folder: Path) -> None:
+    """References are replaced by nonsense, so whatever is right in the text comes from the teacher."""
+    sources = (folder / "test.src").read_text().splitlines()
+    (folder / "nonsense.tgt").write_text("nonsense\n" * len(sources))
+    corpus = f"[{{source: {folder}/test.src, target: {folder}/nonsense.tgt}}]"
+    changed = ("--set", f"data.train={corpus}", "--set", "data.test=[]", "--output", f"{folder}/distilled")
+    ferry_train("distil", f"{folder}/reverse.yaml", "--teacher", str(folder / "run" / "checkpoint"), *changed)
+    (student,) = load_recipe(folder / "distilled" / "distil.yaml").data.train
+    pairs = read_all([student])
+    assert [pair.source for pair in pairs] == sources
+    assert exact_matches([pair.target for pair in pairs], folder) >= 0.95
 
 
 def test_the_run_leaves_its_records(folder: Path) -> None:
