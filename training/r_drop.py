@@ -68,47 +68,51 @@ class _ChunkedRDrop(torch.autograd.Function):
             part = slice(start, start + CHUNK)
             rows = passes[:, part].flatten(0, 1)  # (2n, E)
             log_probabilities = torch.addmm(offset, rows, table.t()).to(sums).log_softmax(dim=1)  # (2n, V)
-            entropy, nll, gradient = _cross_entropy(log_probabilities, targets[part].repeat(2), smoothing)
-            divergence = _add_divergence(gradient, log_probabilities, alpha / 2)
-            likelihood += nll / 2
-            smoothed += (entropy + alpha / 2 * divergence) / 2
-            narrow = (gradient / 2).to(passes.dtype)
+            divergence, gradient = _divergence(log_probabilities, alpha / 2)
+            entropy, nll = _cross_entropy(log_probabilities, targets[part].repeat(2), smoothing, gradient)
+            likelihood += nll
+            smoothed += entropy + divergence
+            narrow = gradient.to(passes.dtype)
             passes_gradient[:, part] = (narrow @ table).reshape(2, -1, passes.shape[2])
             if ctx.needs_input_grad[1]:
                 weight_gradient += (narrow.t() @ rows).to(weight.dtype)
-            bias_gradient += gradient.sum(dim=0).to(bias.dtype) / 2
+            bias_gradient += gradient.sum(dim=0).to(bias.dtype)
         ctx.save_for_backward(passes_gradient, weight_gradient, bias_gradient)
         ctx.mark_non_differentiable(likelihood)
-        return smoothed, likelihood
+        return smoothed / 2, likelihood.div_(2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor | None, ...]:
         passes, weight, bias = ctx.saved_tensors
+        gradient = gradient / 2
         return passes * gradient.to(passes.dtype), weight * gradient, bias * gradient, None, None, None
 
 
-def _cross_entropy(log_probabilities: Tensor, truth: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Smoothed sum, sum without smoothing, and the gradient (M, V) for logits, of predictions (M, V)."""
+def _divergence(log_probabilities: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """``factor`` times the sum of KL(p1 || p2) + KL(p2 || p1) over positions, and its gradient (2n, V) for the logits.
+
+    Predictions are (2n, V), first passes before second. With r = log p1 - log p2 the gradient for the logits of p1 is
+    p1 (r - KL(p1 || p2)) + p1 - p2, and that for p2 follows by exchanging the two.
+    """
+    probabilities, gradient = log_probabilities.exp(), torch.empty_like(log_probabilities)
+    log_first, log_second = log_probabilities.chunk(2)
+    first, second = probabilities.chunk(2)
+    to_first, to_second = gradient.chunk(2)
+    ratio = log_first - log_second
+    ahead = torch.mul(first, ratio, out=to_first).sum(dim=1, keepdim=True)  # KL(p1 || p2), (n, 1)
+    back = torch.mul(second, ratio.neg_(), out=to_second).sum(dim=1, keepdim=True)  # KL(p2 || p1)
+    to_first.addcmul_(first, 1 - ahead).sub_(second)
+    to_second.addcmul_(second, 1 - back).sub_(first)
+    return factor * (ahead + back).sum(), gradient.mul_(factor)
+
+
+def _cross_entropy(
+    log_probabilities: Tensor, truth: Tensor, smoothing: float, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Smoothed sum, and sum without smoothing, of predictions (M, V); adds the gradient for the logits."""
     vocabulary, truth = log_probabilities.shape[1], truth.unsqueeze(1)
     nll = -log_probabilities.gather(1, truth).sum()
     smoothed = (1 - smoothing) * nll - smoothing * log_probabilities.sum() / vocabulary
-    gradient = log_probabilities.exp().sub_(smoothing / vocabulary)  # softmax minus target distribution
+    gradient.add_(log_probabilities.exp_()).sub_(smoothing / vocabulary)  # softmax minus target distribution
     gradient.scatter_add_(1, truth, gradient.new_full((1, 1), smoothing - 1).expand_as(truth))
-    return smoothed, nll, gradient
-
-
-def _add_divergence(gradient: Tensor, log_probabilities: Tensor, factor: float) -> Tensor:
-    """The sum of KL(p1 || p2) + KL(p2 || p1) over positions; adds ``factor`` times its gradient for the logits.
-
-    With r = log p1 - log p2, the gradient for the logits of p1 is p1 (r - KL(p1 || p2)) + p1 - p2, and that for p2
-    follows by exchanging the two. Predictions and ``gradient`` are (2n, V): the first passes, then the second.
-    """
-    first, second = log_probabilities.exp().chunk(2)
-    ratio = log_probabilities[: len(first)] - log_probabilities[len(first) :]
-    ahead = (first * ratio).sum(dim=1, keepdim=True)  # KL(p1 || p2), (n, 1)
-    back = -(second * ratio).sum(dim=1, keepdim=True)
-    difference = first - second
-    to_first, to_second = gradient.chunk(2)
-    to_first.add_(first * (ratio - ahead) + difference, alpha=factor)
-    to_second.sub_(second * (ratio + back) + difference, alpha=factor)
-    return (ahead + back).sum()
+    return smoothed, nll
