@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from training.config import Recipe
@@ -95,7 +97,8 @@ class Group:
 def join_group(recipe: Recipe) -> Iterator[Group]:
     """The group that torchrun has started this process in, or a group of one.
 
-    A rank computes on the GPU of its number on the machine. Raises DeviceError where there is none.
+    A rank computes on the GPU of its number on the machine. Raises DeviceError where there is none, and where torchrun
+    could not start the ranks again although it is told to.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -111,11 +114,26 @@ def join_group(recipe: Recipe) -> Iterator[Group]:
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
-    torch.distributed.init_process_group(backend, timeout=TIMEOUT)
+    _check_restarts()
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+    # The store of torchrun outlives its ranks: those started again must not find addresses of the dead.
+    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    yield Group(torch.distributed.get_rank(), size, on_machine)
+    yield Group(rank, size, on_machine)
     # After an error ranks may be anywhere: then the end of the process has to do.
     torch.distributed.destroy_process_group()
+
+
+def _check_restarts() -> None:
+    """On several machines the ranks do not know how often they were started in all, so they cannot share one store."""
+    several = int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    if several and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise DeviceError(
+            "with --max-restarts on several machines torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its "
+            "environment: otherwise ranks that are started again wait for those that are gone"
+        )
 
 
 def started_again() -> bool:
