@@ -42,7 +42,13 @@ def resolve_device(recipe: Recipe) -> Device:
     able = has_bfloat16(name)
     if recipe.precision == "bfloat16" and not able:
         raise DeviceError(f"the recipe asks for precision: bfloat16, which this {name} lacks; use auto or float32")
-    return Device(name, able and recipe.precision != "float32")
+    device = Device(name, able and recipe.precision != "float32")
+    if device.is_gpu:
+        # What autocast leaves in float32 may use the tensor cores as well; with precision: float32 nothing may.
+        precision = "tf32" if device.bfloat16 else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = precision
+        torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
+    return device
 
 
 def pick_device(name: str) -> str:
