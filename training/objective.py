@@ -63,7 +63,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        # Custom functions run with autocast off: the products take the features' type, sums at least float32.
+        # Called outside autocast, whose part this does by hand: products in the features' type, sums at least float32.
         sums = torch.promote_types(features.dtype, torch.float32)
         table, vocabulary = weight.to(features.dtype), weight.shape[0]
         smoothed, likelihood = bias.new_zeros((), dtype=sums), bias.new_zeros((), dtype=sums)
