@@ -9,6 +9,7 @@ from tiny_runs import entries
 from training.batching import Batch
 from training.loader import Load, prepare_inputs
 from training.optimizer import update_average
+from training.planning import plan_epoch
 from training.stop import Stop
 from training.trainer import Trainer, fit
 
@@ -46,7 +47,8 @@ def test_epochs_end_the_run(recipe) -> None:
     made = recipe(max_steps=1000, max_epochs=2, validate_every=1000)
     trainer = Trainer(made, made.folder)
     result = trainer.run(Stop())
-    assert result.steps == 2 * trainer.batches.batches_per_epoch
+    plans = [plan_epoch(trainer.corpus, made.training.batch_tokens, made.seed, epoch) for epoch in range(2)]
+    assert result.steps == sum(map(len, plans))
 
 
 def test_accumulated_batches_weigh_every_position_alike(recipe) -> None:
