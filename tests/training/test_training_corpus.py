@@ -248,7 +248,7 @@ def test_a_workers_error_names_file_and_line_and_leaves_nothing_behind(
 
 
 def test_an_interrupt_leaves_nothing_behind(
-    tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr("training.workers._ALONE", 1)
     monkeypatch.setattr("training.reading.CHUNK_PAIRS", 1)
@@ -258,6 +258,8 @@ def test_an_interrupt_leaves_nothing_behind(
         if written == 3:  # the workers are at it
             signal.raise_signal(signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt):
         prepare_corpus([text], tiny_tokenizer, KEEP, CANONICAL, tmp_path / "corpus", workers=2, progress=interrupt)
     assert list((tmp_path / "corpus").iterdir()) == []
