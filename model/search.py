@@ -1,7 +1,8 @@
 """The one beam search: steppable, over a changing set of sentences.
 
 ``admit`` puts sentences in, ``step`` advances all of them by one piece and returns those that are decided, ``cancel``
-takes sentences out. A sentence's result does not depend on the others, their order, or when it was admitted.
+takes sentences out, ``interrupt`` does so with the best that they have. A sentence's result does not depend on the
+others, their order, or when it was admitted.
 
 The algorithm, for one sentence with beam size k (the oracle in ``tests/model`` is the same in plain numpy):
 
@@ -54,10 +55,11 @@ class Hypothesis(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A decided sentence: its hypotheses, best first, ``n_best`` of them (fewer only if fewer were finished)."""
+    """A sentence that left: its hypotheses, best first, ``n_best`` of them (fewer only if there were fewer)."""
 
     ticket: int
     hypotheses: list[Hypothesis]
+    complete: bool = True  # false where it was interrupted: these are the best so far
 
 
 class _Sentence:
@@ -162,6 +164,35 @@ class BeamSearch:
         """Take sentences out at once, their rows with them; unknown tickets are ignored."""
         gone = set(tickets)
         self._keep([sentence.ticket not in gone for sentence in self._sentences])
+
+    @torch.inference_mode()
+    def interrupt(self, tickets: Iterable[int]) -> list[Finished]:
+        """Take sentences out at once with the best that they have; unknown tickets are ignored.
+
+        That is what has finished of them; of a sentence of which nothing has, its best live hypotheses, to which
+        end-of-sentence is not added: ``score`` is their log-probability over the penalty of the pieces so far.
+        """
+        gone = set(tickets)
+        interrupted = [
+            Finished(sentence.ticket, sentence.finished or self._live(slot), complete=False)
+            for slot, sentence in enumerate(self._sentences)
+            if sentence.ticket in gone
+        ]
+        self._keep([sentence.ticket not in gone for sentence in self._sentences])
+        return interrupted
+
+    def _live(self, slot: int) -> list[Hypothesis]:
+        """The best live hypotheses of a sentence, all of one length."""
+        assert self._batch is not None
+        options, length = self._sentences[slot].options, int(self._batch.length[slot])
+        penalty = options.length_penalty.penalty(max(1, length))
+        scores = self._batch.scores[slot, : options.n_best].tolist()
+        pieces = self._batch.pieces[slot, : options.n_best, 1 : length + 1].tolist()
+        return [
+            Hypothesis(tuple(row), score / penalty, score)
+            for row, score in zip(pieces, scores, strict=True)
+            if score > -math.inf
+        ]
 
     def _limit(self, source_length: int, options: SearchOptions) -> int:
         limit = self.length_limit.limit(source_length) if options.max_length is None else options.max_length
