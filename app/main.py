@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import handlers, health, metrics, openapi, pages, v1
 from app.api.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.api.v1_request import TranslateBody
 from app.service import Service
 from app.settings import Settings, load_settings
 
@@ -42,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
-    handlers.install(app, known_fields=tuple(v1.TranslateBody.model_fields))
+    handlers.install(app, known_fields=tuple(TranslateBody.model_fields))
     for room in (v1, health, metrics):
         app.include_router(room.router)
     openapi.install(app)
