@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from app.engine.jobs import SegmentResult
-from app.translation import Alternative, Segment, Translation
+from app.translation import Alternative, Segment, SegmentStatus, Span, Translation, Unfinished
 from model.search import Hypothesis
 from tokenizer.segment import Document, split
 from tokenizer.subword import Piece, Subword
@@ -36,23 +37,37 @@ class Passage(NamedTuple):
             pieces += inner.pieces
         return cls(Document(segments, separators), pieces)
 
+    def spans(self) -> list[Span]:
+        """Where each segment stands in the text."""
+        pairs = zip(self.document.separators, self.document.segments, strict=False)
+        ends = list(accumulate(len(separator) + len(segment) for separator, segment in pairs))
+        return [Span(end - len(segment), end) for end, segment in zip(ends, self.document.segments, strict=True)]
+
     def translation(
         self, results: Sequence[SegmentResult], source: Subword, target: Subword, *, scores: bool, alignment: bool
     ) -> Translation:
         """The text's translation from the results of its segments, in their order."""
-        depth = max((len(result.hypotheses) for result in results), default=1)
-        best, *others = [self._rank([_at(result, rank) for result in results], target, scores) for rank in range(depth)]
+        depth = max((len(result.hypotheses) for result in results), default=0)
+        ranks = range(max(1, depth))
+        best, *others = [self._rank([_at(result, rank) for result in results], target, scores) for rank in ranks]
         if alignment:
             best, *others = [
                 other._replace(alignment=self._align([_at(result, rank) for result in results], source, target))
                 for rank, other in enumerate([best, *others])
             ]
-        return Translation(best.text, best.score, others, best.alignment)
+        return Translation(best.text, best.score, others, best.alignment, self._unfinished(results))
+
+    def _unfinished(self, results: Sequence[SegmentResult]) -> list[Unfinished]:
+        segments = zip(self.spans(), map(status_of, results), strict=True)
+        return [
+            Unfinished(number, span, status) for number, (span, status) in enumerate(segments) if status != "complete"
+        ]
 
     def _rank(self, results: Sequence[SegmentResult], target: Subword, scores: bool) -> Alternative:
         """The text of every segment's first hypothesis, not yet aligned."""
-        chosen = [result.hypotheses[0] for result in results]
-        text = self.document.rebuild([target.decode(hypothesis.pieces) for hypothesis in chosen])
+        chosen = [result.hypotheses[0] for result in results if result.hypotheses]
+        texts = [target.decode(result.hypotheses[0].pieces) if result.hypotheses else "" for result in results]
+        text = self.document.rebuild(texts)
         return Alternative(text, _mean_score(chosen) if scores and chosen else None, None)
 
     def _align(self, results: Sequence[SegmentResult], source: Subword, target: Subword) -> list[Segment]:
@@ -61,8 +76,9 @@ class Passage(NamedTuple):
         source_start = target_start = len(self.document.separators[0])
         rows = zip(self.document.segments, self.document.separators[1:], results, strict=True)
         for text, separator, result in rows:
-            translated, target_pieces = target.decode_pieces(result.hypotheses[0].pieces)
-            attention = [row[:-1] for row in result.annotations[0].attention[:-1]]
+            pieces = result.hypotheses[0].pieces if result.hypotheses else []
+            translated, target_pieces = target.decode_pieces(pieces)
+            attention = [row[:-1] for row in result.annotations[0].attention[:-1]] if pieces else []
             source_pieces = list(_shift(source.encode_pieces(text), source_start))
             segments.append(Segment(source_pieces, list(_shift(target_pieces, target_start)), attention))
             source_start += len(text) + len(separator)
@@ -80,8 +96,15 @@ def _fit(segment: str, language: str, subword: Subword, max_pieces: int) -> Pass
 
 def _at(result: SegmentResult, rank: int) -> SegmentResult:
     """The result from its hypothesis of this rank on; one that has fewer stays at its last."""
-    first = min(rank, len(result.hypotheses) - 1)
-    return SegmentResult(result.hypotheses[first:], result.annotations[first:])
+    first = min(rank, max(0, len(result.hypotheses) - 1))
+    return result._replace(hypotheses=result.hypotheses[first:], annotations=result.annotations[first:])
+
+
+def status_of(result: SegmentResult) -> SegmentStatus:
+    """Whether a segment was translated, and to its end."""
+    if not result.hypotheses:
+        return "missing"
+    return "complete"
 
 
 def _mean_score(hypotheses: Sequence[Hypothesis]) -> float:

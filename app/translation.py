@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,6 +40,43 @@ class TranslationRequest(BaseModel):
     deadline_seconds: float | None = Field(None, gt=0, description="From now; None waits as long as it takes.")
 
 
+SegmentStatus = Literal["complete", "partial", "missing"]
+TextStatus = Literal["complete", "partial"]
+
+
+class Span(NamedTuple):
+    """A part of a text: its first character and the one after its last, in Unicode code points."""
+
+    start: int
+    end: int
+
+
+class SegmentTranslation(NamedTuple):
+    """One segment as soon as it is translated.
+
+    A text is ``before``, ``translation`` and ``after`` of its segments in a row, in the order of their numbers; a text
+    without segments, which is a blank one, stays as it is.
+    """
+
+    text: int  # number of the text in the request, from 0
+    segment: int  # number of the segment in its text, from 0
+    segments: int  # how many the text has
+    span: Span  # of the segment in the source text
+    before: str  # what stands in front of it: empty but for a text's first segment
+    translation: str | None  # None if nothing was found before the deadline
+    after: str  # what stands between it and the next segment, or the end of the text
+    score: float | None  # length-normalised log-probability; None if no scores were asked for, or nothing was found
+    status: SegmentStatus
+
+
+class Unfinished(NamedTuple):
+    """A segment that was not translated to its end before the deadline: partly, or not at all if it is missing."""
+
+    segment: int
+    span: Span  # in the source text
+    status: Literal["partial", "missing"]
+
+
 class Segment(NamedTuple):
     """How one segment was aligned. Spans are characters of the whole text and of the whole translation."""
 
@@ -60,13 +97,20 @@ class Translation(NamedTuple):
     """The translation of one text.
 
     ``score`` is the log-probability of the text's segments, each divided by its length penalty, as their mean weighted
-    by target pieces (end-of-sentence counted). It is None if no scores were asked for or nothing had to be translated.
+    by target pieces (end-of-sentence counted). It is None if no scores were asked for or nothing was translated. In the
+    place of a segment that is missing there is nothing, in alternatives and alignment too.
     """
 
     text: str
     score: float | None
     alternatives: list[Alternative]  # the n best but the first, best first
     alignment: list[Segment] | None  # None if it was not asked for
+    unfinished: list[Unfinished]  # empty unless the request took partial answers and its deadline passed
+
+    @property
+    def status(self) -> TextStatus:
+        """Whether every segment was translated to its end."""
+        return "partial" if self.unfinished else "complete"
 
 
 class TranslationResponse(NamedTuple):
@@ -92,6 +136,29 @@ class LanguagePair(NamedTuple):
         return f"{self.source}-{self.target}"
 
 
+class PivotedPair(NamedTuple):
+    """Languages between which two models translate one after the other, by way of a third language."""
+
+    first: LanguagePair
+    second: LanguagePair
+
+    @property
+    def source(self) -> str:
+        return self.first.source
+
+    @property
+    def target(self) -> str:
+        return self.second.target
+
+    @property
+    def pivot(self) -> str:
+        """The language in between, as the first model has it."""
+        return self.first.target
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.target}"
+
+
 class TranslationError(Exception):
     """Base of the errors that the translator raises for what it was asked."""
 
@@ -99,7 +166,7 @@ class TranslationError(Exception):
 class UnsupportedPairError(TranslationError):
     """No model translates between these languages."""
 
-    def __init__(self, source: str, target: str, pairs: tuple[LanguagePair, ...]) -> None:
+    def __init__(self, source: str, target: str, pairs: tuple[LanguagePair | PivotedPair, ...]) -> None:
         known = ", ".join(map(str, pairs))
         super().__init__(f"no model translates from {source!r} to {target!r}; the pairs there are: {known}")
         self.source, self.target, self.pairs = source, target, pairs

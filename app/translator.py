@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import NamedTuple
 
-from app.engine import Engine, SegmentFailedError, SegmentJob, SegmentResult
+from app.assembly import Assembly
+from app.engine import Engine, SegmentFailedError, SegmentJob
 from app.languages import DuplicatePairError, LanguagePairs
 from app.passage import Passage
 from app.translation import (
@@ -15,6 +17,8 @@ from app.translation import (
     BadTextError,
     LanguagePair,
     Segment,
+    SegmentTranslation,
+    Span,
     TextFailedError,
     TextTooLargeError,
     TooManyTextsError,
@@ -23,6 +27,7 @@ from app.translation import (
     TranslationOptions,
     TranslationRequest,
     TranslationResponse,
+    Unfinished,
     UnsupportedPairError,
 )
 from model.checkpoint import Checkpoint, CheckpointConfig
@@ -38,6 +43,8 @@ __all__ = [
     "DuplicatePairError",
     "LanguagePair",
     "Segment",
+    "SegmentTranslation",
+    "Span",
     "TextFailedError",
     "TextTooLargeError",
     "TooManyTextsError",
@@ -47,6 +54,7 @@ __all__ = [
     "TranslationRequest",
     "TranslationResponse",
     "Translator",
+    "Unfinished",
     "UnsupportedPairError",
     "engine_models",
     "search_options",
@@ -92,26 +100,35 @@ class Translator:
         A blank text is its own translation. Raises UnsupportedPairError, TooManyTextsError, TextTooLargeError,
         BadTextError, TextFailedError, and the errors of :meth:`app.engine.engine.Engine.translate`.
         """
+        async with aclosing(self.stream(request)) as events:
+            async for event in events:
+                answer = event
+        assert isinstance(answer, TranslationResponse)
+        return answer
+
+    async def stream(self, request: TranslationRequest) -> AsyncGenerator[SegmentTranslation | TranslationResponse]:
+        """Every segment as soon as it is translated, in whatever order, and at last the whole response.
+
+        Raises the errors of :meth:`translate`. Whoever does not read to the end closes the generator, which drops what
+        is left to do.
+        """
         deadline = None if request.deadline_seconds is None else time.monotonic() + request.deadline_seconds
         line = self._lines[self._languages.find(request.source, request.target).model]
         self._check(request.texts)
         long = sum(map(len, request.texts)) > INLINE_CHARACTERS
-        passages = await asyncio.to_thread(self._read, request, line) if long else self._read(request, line)
+        assembly = await asyncio.to_thread(self._read, request, line) if long else self._read(request, line)
         options = search_options(request.options, line.config)
-        jobs = [
-            SegmentJob(tuple(pieces), options, request.options.alignment)
-            for passage in passages
-            for pieces in passage.pieces
-        ]
+        jobs = [SegmentJob(tuple(pieces), options, request.options.alignment) for pieces in assembly.pieces]
         try:
             outcome = await self._engine.translate(line.config.name, jobs, deadline)
         except SegmentFailedError as error:
-            raise TextFailedError(_text_of(error.segment, passages), error) from error
-        parts = (passages, outcome.results, request.options, line.tokenizers)
-        translations = await asyncio.to_thread(_write, *parts) if long else _write(*parts)
+            raise TextFailedError(assembly.text_of(error.segment), error) from error
+        for segment, result in enumerate(outcome.results):
+            yield assembly.add(segment, result)
+        translations = await asyncio.to_thread(assembly.translations) if long else assembly.translations()
         config = line.config
         timings = (outcome.queue_seconds, outcome.compute_seconds)
-        return TranslationResponse(translations, config.name, config.version, config.source, config.target, *timings)
+        yield TranslationResponse(translations, config.name, config.version, config.source, config.target, *timings)
 
     def _check(self, texts: Sequence[str]) -> None:
         if len(texts) > self._max_texts:
@@ -120,7 +137,7 @@ class Translator:
             if len(text) > self._max_text_characters:
                 raise TextTooLargeError(number, len(text), self._max_text_characters)
 
-    def _read(self, request: TranslationRequest, line: _Line) -> list[Passage]:
+    def _read(self, request: TranslationRequest, line: _Line) -> Assembly:
         limits = (self._max_segment_characters, self._max_segment_pieces)
         passages = []
         for number, text in enumerate(request.texts):
@@ -128,7 +145,7 @@ class Translator:
                 passages.append(Passage.read(text, line.config.source, line.tokenizers.source, *limits))
             except InvalidTextError as error:
                 raise BadTextError(number, str(error)) from error
-        return passages
+        return Assembly(passages, line.tokenizers, request.options)
 
 
 class _Line(NamedTuple):
@@ -143,23 +160,6 @@ def engine_models(checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[Seq2Seq,
     return {item.config.name: (item.model, item.config.length_limit) for item in checkpoints}
 
 
-def _write(
-    passages: Sequence[Passage], results: Sequence[SegmentResult], options: TranslationOptions, pair: TokenizerPair
-) -> list[Translation]:
-    """Translations from the results of all segments of all passages."""
-    remaining = iter(results)
-    return [
-        passage.translation(
-            [next(remaining) for _ in passage.pieces],
-            pair.source,
-            pair.target,
-            scores=options.scores,
-            alignment=options.alignment,
-        )
-        for passage in passages
-    ]
-
-
 def search_options(options: TranslationOptions, config: CheckpointConfig) -> SearchOptions:
     """What a segment asks of the search, where options leave it open as the checkpoint has it."""
     penalty = config.length_penalty
@@ -167,12 +167,3 @@ def search_options(options: TranslationOptions, config: CheckpointConfig) -> Sea
         kind = "power" if penalty.kind == "none" else penalty.kind
         penalty = LengthPenalty(kind=kind, alpha=options.length_penalty)
     return SearchOptions(options.beam_size or max(config.beam_size, options.n_best), options.n_best, penalty)
-
-
-def _text_of(segment: int, passages: Sequence[Passage]) -> int:
-    """The number of the text to which a segment belongs, when those of all texts are counted through."""
-    for number, passage in enumerate(passages):
-        if segment < len(passage.pieces):
-            return number
-        segment -= len(passage.pieces)
-    raise IndexError(f"there is no segment {segment}")

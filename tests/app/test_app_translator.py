@@ -93,7 +93,7 @@ def test_blank_text_is_its_own_translation_without_work(tiny_checkpoint: Path, b
         options = TranslationOptions(n_best=3, scores=True, alignment=True)
         request = TranslationRequest(texts=(blank,), source="en", target="de", options=options)
         answer = asyncio.run(Translator([checkpoint], engine).translate(request))
-    assert answer.translations[0] == (blank, None, [], [])
+    assert answer.translations[0] == (blank, None, [], [], [])
 
 
 def test_a_request_without_texts_has_an_empty_answer(ask: Ask) -> None:
