@@ -31,6 +31,9 @@ def work(rank: int, port: int, folder: Path, recipes: dict[str, str]) -> None:
             "stopped": run(jobs["broken"], group, stop_at=3 if rank == 1 else None),
             "resumed": run(jobs["broken"], group, stop_at=None, resume=True),
             "poisoned": run(jobs["poisoned"], group, stop_at=None, poisoned=2 if rank == 1 else None),
+            "mixed_whole": run(jobs["mixed_whole"], group, stop_at=None),
+            "mixed_stopped": run(jobs["mixed_broken"], group, stop_at=5 if rank == 1 else None),
+            "mixed_resumed": run(jobs["mixed_broken"], group, stop_at=None, resume=True),
         }
     torch.save(found, folder / f"rank{rank}.pt")
 
@@ -62,6 +65,8 @@ def run(
     trainer = Trainer(recipe, recipe.folder, group)
     if resume:
         trainer.restore()
+    else:
+        trainer.begin()
     forward, numbers = trainer.loss.forward, count(1)
 
     def loss(*inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from rank_jobs import RANKS, gradient, work
+from safetensors.torch import load_file
 from tiny_runs import begin, entries, tiny_recipe
 
 from training import distributed
+from training.averaging import WeightHistory
 from training.config import Recipe
 from training.device import DeviceError
 from training.distributed import Group, join_group
@@ -25,11 +27,15 @@ def ranks(
     """The recipes of the jobs, and what each of two gloo processes found in them."""
     folder = tmp_path_factory.mktemp("ranks")
     dropped: dict[str, Any] = {"dropout": 0.3, "validate_every": 4, "accumulate": 2}
+    mixed = {"r_drop": 2.0, "average_last": 2, "init_from": folder / "whole", "freeze": ("encoder.*",), **dropped}
+    mixed["validate_every"] = 2
     options: dict[str, dict[str, Any]] = {
         "gradient": {"accumulate": 2},
         "whole": dropped,
         "broken": dropped,
         "poisoned": {"preflight": False},
+        "mixed_whole": mixed,
+        "mixed_broken": mixed,
     }
     jobs = {name: begin(tiny_recipe(capitals, folder, name, **options[name]), prepared) for name in options}
     recipes = {name: job.model_dump_json() for name, job in jobs.items()}
@@ -61,6 +67,29 @@ def test_ranks_resume_bit_equal(ranks) -> None:
         whole, resumed = found["whole"], found["resumed"]
         assert all(torch.equal(whole["weights"][name], resumed["weights"][name]) for name in whole["weights"])
         assert whole["draw"] == resumed["draw"]
+
+
+def test_ranks_resume_bit_equal_with_r_drop_averaging_transfer_and_frozen_layers(ranks) -> None:
+    for found in ranks[1]:
+        whole, resumed = found["mixed_whole"], found["mixed_resumed"]
+        assert FitResult(*found["mixed_stopped"]["result"]).steps == 5
+        assert all(torch.equal(whole["weights"][name], resumed["weights"][name]) for name in whole["weights"])
+        assert whole["result"][:3] == resumed["result"][:3]
+
+
+def test_frozen_layers_of_all_ranks_stay_those_of_the_run_before(ranks) -> None:
+    jobs, results = ranks
+    before = load_file(jobs["whole"].folder / "best.safetensors")
+    for found in results:
+        after = found["mixed_whole"]["weights"]
+        same = {name for name in before if torch.equal(before[name], after[name])}
+        assert same == {name for name in before if name.startswith("encoder.")}
+
+
+def test_the_mean_of_validations_is_taken_over_the_run_of_all_ranks(ranks) -> None:
+    jobs, _ = ranks
+    kept = sorted(int(path.stem) for path in WeightHistory(jobs["mixed_broken"].folder, 2).folder.glob("*.safetensors"))
+    assert kept == [4, 6]
 
 
 def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(ranks) -> None:
