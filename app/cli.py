@@ -119,6 +119,52 @@ def info(
         info_command.run(settings.checkpoint_folders(), as_json)
 
 
+@application.command()
+def bench(
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Checkpoint folder; else the first that ferry serve would load.")
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="The reference shape with random weights, not a checkpoint.")
+    ] = False,
+    source: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text, a sentence a line; else random pieces.")
+    ] = None,
+    beam_size: Annotated[int | None, typer.Option(min=1, help="Hypotheses kept at each step.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Sentences together; repeatable.")] = None,
+    sentences: Annotated[int, typer.Option(min=1, help="Translated in each round, for each batch size.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Of the throughput; the median counts.")] = 3,
+    load_seconds: Annotated[float, typer.Option(min=0, help="For each load of the service; 0 leaves it out.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Of the arrivals.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads for computing; else the cores at hand.")] = None,
+    queue_tokens: Annotated[int | None, typer.Option(min=64, help="As for ferry serve.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Also draw the figures, as SVG.")] = None,
+) -> None:
+    """Measure this machine: speed by batch size, latency by length, and the service under load."""
+    if reference and (checkpoint or source):
+        raise typer.BadParameter("--reference has random weights and no tokenizer: leave out --checkpoint and --source")
+    if plot is not None and plot.suffix != ".svg":
+        raise typer.BadParameter(f"--plot is {plot}; the plot is SVG, so give a name that ends in .svg")
+    with _explained():
+        from app import bench_command
+
+        task = bench_command.Task(
+            reference=reference,
+            text=source,
+            beam_size=beam_size,
+            batches=tuple(batch or (1, 8, 32, 128, 256)),
+            sentences=sentences,
+            rounds=rounds,
+            load_seconds=load_seconds,
+            seed=seed,
+            json=as_json,
+            plot=plot,
+        )
+        flags = {"checkpoints": checkpoint and (checkpoint,), "threads": threads, "queue_tokens": queue_tokens}
+        bench_command.run(load_settings(flags), task)
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """An error that a user can mend becomes one line on standard error and status 1."""

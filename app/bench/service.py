@@ -1,0 +1,93 @@
+"""The engine as the service runs it, under arrivals that do not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from app.bench.load import Ask, Load, Outcome, offer, poisson, saturate, summarise
+from app.bench.subject import Source, Subject
+from app.engine import DeadlineError, Engine, EngineError, QueueFullError, SegmentJob
+from app.settings import Settings
+from model.config import Frozen
+
+SHARES = (0.5, 0.8, 1.0, 2.0)  # of the capacity
+READY_SECONDS = 120.0
+SUPPLY = 5000  # different sentences; more than wait at once, so that few stand side by side twice
+
+
+class ServiceFigures(Frozen):
+    """What the engine does when requests come as they please, a sentence each."""
+
+    capacity_per_second: float  # while as many ask as can be under way, each again when answered
+    clients: int
+    queue_tokens: int
+    seconds: float  # of each load
+    loads: tuple[Load, ...]
+
+
+def measure(subject: Subject, settings: Settings, seconds: float, seed: int) -> ServiceFigures:
+    """The engine's capacity, then its answers under Poisson arrivals at shares of it, ``seconds`` for each."""
+    with running(subject, settings) as engine:
+        ask = asking(engine, subject, subject.sentences.take(SUPPLY), settings.deadline_ms / 1000)
+        # Twice what the batch holds: it is refilled at once, and nobody is refused.
+        clients = max(1, min(2 * settings.batch_tokens, settings.queue_tokens // 2) // _tokens(subject))
+        return asyncio.run(_measure(ask, clients, settings.queue_tokens, seconds, seed))
+
+
+async def _measure(ask: Ask, clients: int, queue_tokens: int, seconds: float, seed: int) -> ServiceFigures:
+    capacity = await saturate(ask, clients, seconds)
+    loads = []
+    for share in SHARES:
+        rate = share * capacity
+        samples = await offer(poisson(rate, seconds, seed), ask)
+        loads.append(summarise(samples, share, rate, seconds))
+    return ServiceFigures(
+        capacity_per_second=capacity,
+        clients=clients,
+        queue_tokens=queue_tokens,
+        seconds=seconds,
+        loads=tuple(loads),
+    )
+
+
+@contextmanager
+def running(subject: Subject, settings: Settings) -> Iterator[Engine]:
+    """An engine with the subject's model that takes work, stopped at the end."""
+    engine = Engine(
+        {subject.name: (subject.model, subject.length_limit)},
+        queue_tokens=settings.queue_tokens,
+        batch_tokens=settings.batch_tokens,
+        threads=settings.thread_count(),
+    )
+    engine.start()
+    try:
+        engine.wait_until_ready(READY_SECONDS)
+        yield engine
+    finally:
+        engine.stop(drain_seconds=0.0)
+
+
+def asking(engine: Engine, subject: Subject, sources: Sequence[Source], deadline_seconds: float) -> Ask:
+    """One request is one of ``sources``, by its number."""
+    jobs = [SegmentJob(tuple(source), subject.options) for source in sources]
+
+    async def ask(number: int) -> Outcome:
+        try:
+            await engine.translate(subject.name, [jobs[number % len(jobs)]], time.monotonic() + deadline_seconds)
+        except QueueFullError:
+            return "refused"
+        except DeadlineError:
+            return "late"
+        except EngineError:
+            return "failed"
+        return "answered"
+
+    return ask
+
+
+def _tokens(subject: Subject) -> int:
+    """Of an average sentence, in the engine's count."""
+    return round(subject.sentences.mean_pieces) + 1
