@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.decoder import Memory, State
-from model.seq2seq import Seq2Seq
+from model.seq2seq import Output, Seq2Seq
 from model.tree import join_rows, select_rows
 
 
@@ -96,13 +96,20 @@ class Ensemble:
         pairs = zip(self.members, memory.members, strict=True)
         return EnsembleState(tuple(member.start(part) for member, part in pairs))
 
-    def step(self, state: EnsembleState, token: Tensor, memory: EnsembleMemory) -> tuple[Tensor, EnsembleState]:
-        """Logits (N, V) of the piece after ``token`` (N) int64, and the next state.
+    def rows(self, pieces: Tensor) -> tuple[Output, ...]:
+        """Each member's output for ``pieces`` (R) int64 alone; :meth:`step` takes them."""
+        return tuple(member.rows(pieces) for member in self.members)
+
+    def step(
+        self, state: EnsembleState, token: Tensor, memory: EnsembleMemory, outputs: Sequence[Output] = ()
+    ) -> tuple[Tensor, EnsembleState]:
+        """Logits (N, V) of the piece after ``token`` (N) int64, and the next state; with ``outputs``, logits (N, R).
 
         Of several members the logits are log-probabilities, float32 or better; a member alone gives its own logits.
         """
-        parts = zip(self.members, state.members, memory.members, strict=True)
-        steps = [member.step(own, token, seen) for member, own, seen in parts]
+        each: list[tuple[Output, ...]] = [(output,) for output in outputs] or [()] * len(self.members)
+        parts = zip(self.members, state.members, memory.members, each, strict=True)
+        steps = [member.step(own, token, seen, *output) for member, own, seen, output in parts]
         following = EnsembleState(tuple(after for _, after in steps))
         return _mean([logits for logits, _ in steps]), following
 

@@ -7,6 +7,9 @@ Training calls ``model(source, lengths, target_input)`` and ``model.logits(featu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,10 @@ from torch.nn import functional
 from model.config import ModelConfig
 from model.decoder import Decoder, Memory, State
 from model.encoder import Bridge, Encoder, LockedDropout
+
+Output: TypeAlias = Callable[[Tensor], Tensor]  # features (..., E) to logits (..., R) of R pieces
+
+Output: TypeAlias = Callable[[Tensor], Tensor]  # features (..., E) to logits (..., R) of R pieces
 
 
 class Seq2Seq(nn.Module):
@@ -86,14 +93,19 @@ class Seq2Seq(nn.Module):
         feed = memory.values.new_zeros(memory.mask.shape[0], config.embedding) if config.input_feeding else None
         return State(cells, feed)
 
-    def step(self, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
-        """Logits (N, V) of the piece after ``token`` (N) int64, and the next state.
+    def rows(self, pieces: Tensor) -> Output:
+        """The output for ``pieces`` (R) int64 alone, whose rows of the matrix it copies; :meth:`step` takes it."""
+        return partial(functional.linear, weight=self.output_weight()[pieces], bias=self.output_bias[pieces])
 
-        N is a multiple of the sentences of ``memory``; the rows of one sentence stand together.
+    def step(self, state: State, token: Tensor, memory: Memory, output: Output | None = None) -> tuple[Tensor, State]:
+        """Logits (N, V) of the piece after ``token`` (N) int64, and the next state; the caller may overwrite both.
+
+        N is a multiple of the sentences of ``memory``; the rows of one sentence stand together. With an ``output`` of
+        :meth:`rows` the logits are (N, R), of its pieces.
         """
         embedded = self._scale(self.target_embedding(token))
         features, state, _ = self.decoder.step(embedded, state, memory)
-        return self.logits(features), state
+        return (output or self.logits)(features), state
 
     def _embed(self, table: nn.Module, ids: Tensor) -> Tensor:
         """Time-major embeddings (T, B, E) of ids (B, T), with dropout of words and of units."""

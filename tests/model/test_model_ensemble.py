@@ -113,3 +113,13 @@ def test_what_every_member_finds_all_but_impossible_keeps_its_likelihood() -> No
 def test_models_that_cannot_decode_together_are_refused(members: list[Seq2Seq], message: str) -> None:
     with pytest.raises(EnsembleError, match=message):
         Ensemble(members)
+
+
+def test_an_output_of_some_rows_gives_the_logits_of_those_pieces() -> None:
+    member, pieces = MEMBERS[1], torch.tensor([2, 5, 11])
+    ensemble = Ensemble([member])
+    memory = ensemble.encode(torch.tensor([[6, EOS]]), torch.tensor([2]))
+    state, token = ensemble.start(memory), torch.tensor([2])
+    whole, _ = ensemble.step(state, token, memory)
+    some, _ = ensemble.step(state, token, memory, ensemble.rows(pieces))
+    torch.testing.assert_close(some, whole[:, pieces])
