@@ -6,11 +6,12 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
 from app.metrics import Metrics
 from app.settings import Settings
-from app.translator import TranslationRequest, TranslationResponse, Translator, engine_models
-from model.checkpoint import Checkpoint, load_checkpoint
+from app.translator import TranslationRequest, TranslationResponse, Translator
+from model.checkpoint import load_checkpoint
 
 
 class Service:
@@ -22,9 +23,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.checkpoints: list[Checkpoint] = [load_checkpoint(folder) for folder in settings.checkpoint_folders()]
+        checkpoints = [load_checkpoint(folder) for folder in settings.checkpoint_folders()]
         self.engine = Engine(
-            engine_models(self.checkpoints),
+            {item.config.name: (item.model, item.config.length_limit) for item in checkpoints},
             queue_tokens=settings.queue_tokens,
             batch_tokens=settings.batch_tokens,
             threads=settings.thread_count(),
@@ -32,13 +33,18 @@ class Service:
         )
         self.metrics.watch_speed(lambda: self.engine.tokens_per_second)
         self.translator = Translator(
-            self.checkpoints,
+            Catalogue.of(checkpoints),
             self.engine,
             max_text_characters=settings.max_text_characters,
             max_texts=settings.max_texts,
         )
         self.draining = False
         self.in_flight = 0
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is served at the moment."""
+        return self.translator.catalogue
 
     def start(self) -> None:
         """Start computing; the engine warms up by itself, and until then the service is not ready."""

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
 
 from app.assembly import Assembly
+from app.catalogue import Catalogue
 from app.engine import Engine, SegmentFailedError, SegmentJob
-from app.languages import DuplicatePairError, LanguagePairs
+from app.languages import DuplicatePairError
 from app.passage import Passage
+from app.served import Facts
 from app.translation import (
     Alternative,
     BadTextError,
@@ -30,12 +31,10 @@ from app.translation import (
     Unfinished,
     UnsupportedPairError,
 )
-from model.checkpoint import Checkpoint, CheckpointConfig
-from model.config import LengthLimit, LengthPenalty
+from model.checkpoint import CheckpointConfig
+from model.config import LengthPenalty
 from model.search import SearchOptions
-from model.seq2seq import Seq2Seq
 from tokenizer.normalize import InvalidTextError
-from tokenizer.subword import TokenizerPair, load_tokenizers
 
 __all__ = [
     "Alternative",
@@ -56,7 +55,6 @@ __all__ = [
     "Translator",
     "Unfinished",
     "UnsupportedPairError",
-    "engine_models",
     "search_options",
 ]
 
@@ -65,11 +63,14 @@ INLINE_CHARACTERS = 2_000
 
 
 class Translator:
-    """Translates texts between the languages of its checkpoints, by way of an engine that has their models."""
+    """Translates texts between the languages of its catalogue, by way of the engine that has the models.
+
+    ``catalogue`` may be replaced at any time; a request goes on with the models that it found there.
+    """
 
     def __init__(
         self,
-        checkpoints: Sequence[Checkpoint],
+        catalogue: Catalogue,
         engine: Engine,
         *,
         max_text_characters: int = 20_000,
@@ -77,22 +78,16 @@ class Translator:
         max_segment_characters: int = 500,
         max_segment_pieces: int = 128,
     ) -> None:
-        """The first two limits refuse requests; the others say where long segments are cut.
-
-        Raises TokenizerError for a checkpoint without usable tokenizers, DuplicatePairError if two have the same
-        languages or name.
-        """
+        """The first two limits refuse requests; the others say where long segments are cut."""
+        self.catalogue = catalogue
         self._engine = engine
         self._max_text_characters, self._max_texts = max_text_characters, max_texts
         self._max_segment_characters, self._max_segment_pieces = max_segment_characters, max_segment_pieces
-        configs = [checkpoint.config for checkpoint in checkpoints]
-        self._languages = LanguagePairs([LanguagePair(item.source, item.target, item.name) for item in configs])
-        self._lines = {item.config.name: _Line(item.config, load_tokenizers(item.folder)) for item in checkpoints}
 
     @property
     def pairs(self) -> tuple[LanguagePair, ...]:
         """What it can translate."""
-        return self._languages.pairs
+        return self.catalogue.languages.pairs
 
     async def translate(self, request: TranslationRequest) -> TranslationResponse:
         """Translate every text of a request, all of their segments together.
@@ -113,20 +108,29 @@ class Translator:
         is left to do.
         """
         deadline = None if request.deadline_seconds is None else time.monotonic() + request.deadline_seconds
-        line = self._lines[self._languages.find(request.source, request.target).model]
+        (model,) = self.catalogue.route(request.source, request.target)
         self._check(request.texts)
+        async with model.in_use(deadline) as name:
+            events = self._stream(request, model.facts, name, deadline)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def _stream(
+        self, request: TranslationRequest, facts: Facts, name: str, deadline: float | None
+    ) -> AsyncGenerator[SegmentTranslation | TranslationResponse]:
         long = sum(map(len, request.texts)) > INLINE_CHARACTERS
-        assembly = await asyncio.to_thread(self._read, request, line) if long else self._read(request, line)
-        options = search_options(request.options, line.config)
+        assembly = await asyncio.to_thread(self._read, request, facts) if long else self._read(request, facts)
+        config = facts.config
+        options = search_options(request.options, config)
         jobs = [SegmentJob(tuple(pieces), options, request.options.alignment) for pieces in assembly.pieces]
         try:
-            outcome = await self._engine.translate(line.config.name, jobs, deadline)
+            outcome = await self._engine.translate(name, jobs, deadline)
         except SegmentFailedError as error:
             raise TextFailedError(assembly.text_of(error.segment), error) from error
         for segment, result in enumerate(outcome.results):
             yield assembly.add(segment, result)
         translations = await asyncio.to_thread(assembly.translations) if long else assembly.translations()
-        config = line.config
         timings = (outcome.queue_seconds, outcome.compute_seconds)
         yield TranslationResponse(translations, config.name, config.version, config.source, config.target, *timings)
 
@@ -137,27 +141,15 @@ class Translator:
             if len(text) > self._max_text_characters:
                 raise TextTooLargeError(number, len(text), self._max_text_characters)
 
-    def _read(self, request: TranslationRequest, line: _Line) -> Assembly:
+    def _read(self, request: TranslationRequest, facts: Facts) -> Assembly:
         limits = (self._max_segment_characters, self._max_segment_pieces)
         passages = []
         for number, text in enumerate(request.texts):
             try:
-                passages.append(Passage.read(text, line.config.source, line.tokenizers.source, *limits))
+                passages.append(Passage.read(text, facts.config.source, facts.tokenizers.source, *limits))
             except InvalidTextError as error:
                 raise BadTextError(number, str(error)) from error
-        return Assembly(passages, line.tokenizers, request.options)
-
-
-class _Line(NamedTuple):
-    """What one checkpoint brings to a translation, its model apart."""
-
-    config: CheckpointConfig
-    tokenizers: TokenizerPair
-
-
-def engine_models(checkpoints: Sequence[Checkpoint]) -> dict[str, tuple[Seq2Seq, LengthLimit]]:
-    """The models of checkpoints, by the names by which a translator asks the engine for them."""
-    return {item.config.name: (item.model, item.config.length_limit) for item in checkpoints}
+        return Assembly(passages, facts.tokenizers, request.options)
 
 
 def search_options(options: TranslationOptions, config: CheckpointConfig) -> SearchOptions:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from app.api import problems
 from app.api.disconnect import unless_disconnected
 from app.api.v1_answer import TranslateAnswer, answer_of
-from app.api.v1_models import LanguagesAnswer, ModelsAnswer, PairShape, model_of
+from app.api.v1_models import LanguagesAnswer, ModelsAnswer, languages_of, model_of
 from app.api.v1_request import TranslateBody, request_of
 from app.service import ServiceDependency
 
@@ -34,11 +34,10 @@ async def translate(
 @router.get("/languages", summary="List language pairs")
 async def languages(service: ServiceDependency) -> LanguagesAnswer:
     """The pairs that can be translated, and the model of each."""
-    configs = [checkpoint.config for checkpoint in service.checkpoints]
-    return LanguagesAnswer(pairs=[PairShape(source=c.source, target=c.target, model=c.name) for c in configs])
+    return languages_of(service.catalogue.languages)
 
 
 @router.get("/models", summary="List models")
 async def models(service: ServiceDependency) -> ModelsAnswer:
     """The loaded checkpoints: sizes, defaults of the search, licence and measured scores."""
-    return ModelsAnswer(models=[model_of(checkpoint) for checkpoint in service.checkpoints])
+    return ModelsAnswer(models=[model_of(model) for model in service.catalogue.models])

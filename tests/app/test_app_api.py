@@ -110,8 +110,8 @@ def test_white_space_around_and_between_sentences_survives(client: TestClient) -
 def test_the_loaded_pairs_and_models_are_listed(client: TestClient) -> None:
     assert client.get("/v1/languages").json() == {
         "pairs": [
-            {"source": "en", "target": "de", "model": "en-de"},
-            {"source": "en", "target": "fr", "model": "en-fr"},
+            {"source": "en", "target": "de", "model": "en-de", "pivot": None, "models": ["en-de"]},
+            {"source": "en", "target": "fr", "model": "en-fr", "pivot": None, "models": ["en-fr"]},
         ]
     }
     model = client.get("/v1/models").json()["models"][1]

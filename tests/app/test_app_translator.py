@@ -13,6 +13,7 @@ from engine_harness import Slowness, fail_encoding_of, loaded, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.catalogue import Catalogue
 from app.engine import DeadlineError, QueueFullError, SegmentFailedError
 from app.passage import Passage
 from app.translator import (
@@ -52,7 +53,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 def ask(checkpoint: Checkpoint) -> Iterator[Ask]:
     """Translate from English to German unless said otherwise, with small limits."""
     with running(checkpoint) as engine:
-        translator = Translator([checkpoint], engine, max_text_characters=6_000, max_texts=50)
+        translator = Translator(Catalogue.of([checkpoint]), engine, max_text_characters=6_000, max_texts=50)
 
         def call(*texts: str, source: str = "en", target: str = "de", **options: object) -> TranslationResponse:
             wanted = TranslationOptions(**options)  # type: ignore[arg-type]
@@ -92,7 +93,7 @@ def test_blank_text_is_its_own_translation_without_work(tiny_checkpoint: Path, b
         checkpoint.model.encode = None  # type: ignore[assignment, method-assign]
         options = TranslationOptions(n_best=3, scores=True, alignment=True)
         request = TranslationRequest(texts=(blank,), source="en", target="de", options=options)
-        answer = asyncio.run(Translator([checkpoint], engine).translate(request))
+        answer = asyncio.run(Translator(Catalogue.of([checkpoint]), engine).translate(request))
     assert answer.translations[0] == (blank, None, [], [], [])
 
 
@@ -198,7 +199,7 @@ def test_an_exact_tag_goes_before_its_base_language(tiny_checkpoint: Path, tiny_
     base, other = short(loaded(tiny_checkpoint)), short(loaded(tiny_checkpoint_fr))
     swiss = other._replace(config=other.config.model_copy(update={"name": "swiss", "target": "de-CH"}))
     with running(base, swiss) as engine:
-        translator = Translator([base, swiss], engine)
+        translator = Translator(Catalogue.of([base, swiss]), engine)
         for target, name in (("de-ch", "swiss"), ("de-CH-1996", "swiss"), ("de-AT", "en-de"), ("de", "en-de")):
             request = TranslationRequest(texts=(DECK,), source="en", target=target)
             assert asyncio.run(translator.translate(request)).model == name
@@ -213,8 +214,8 @@ def test_an_unsupported_pair_names_those_there_are(ask: Ask, tags: tuple[str, st
 
 def test_two_checkpoints_for_one_pair_are_refused(checkpoint: Checkpoint) -> None:
     other = checkpoint._replace(config=checkpoint.config.model_copy(update={"name": "other"}))
-    with running(checkpoint) as engine, pytest.raises(DuplicatePairError, match=r"en-de \(en-de\), other \(en-de\)"):
-        Translator([checkpoint, other], engine)
+    with pytest.raises(DuplicatePairError, match=r"en-de \(en-de\), other \(en-de\)"):
+        Catalogue.of([checkpoint, other])
 
 
 def test_limits_are_named(ask: Ask) -> None:
@@ -248,7 +249,7 @@ def test_the_deadline_runs_from_the_request(checkpoint: Checkpoint) -> None:
         request = TranslationRequest(texts=(FERRY,) * 5, source="en", target="de", deadline_seconds=0.1)
         began = time.monotonic()
         with pytest.raises(DeadlineError):
-            asyncio.run(Translator([checkpoint], engine).translate(request))
+            asyncio.run(Translator(Catalogue.of([checkpoint]), engine).translate(request))
         assert time.monotonic() - began >= 0.1
 
 
@@ -264,7 +265,7 @@ def test_concurrent_texts_get_their_own_translations(checkpoint: Checkpoint, tin
         return await asyncio.gather(*calls)
 
     with running(checkpoint) as engine:
-        answers = asyncio.run(all_at_once(Translator([checkpoint], engine)))
+        answers = asyncio.run(all_at_once(Translator(Catalogue.of([checkpoint]), engine)))
     for text, answer in zip(texts, answers, strict=True):
         expected = [by_hand(checkpoint, tiny_tokenizer, item) for item in (text, text.upper())]
         assert [item.text for item in answer.translations] == expected
@@ -279,5 +280,5 @@ def test_a_request_beyond_the_queue_is_refused_whole(checkpoint: Checkpoint, tin
 
     with running(checkpoint, queue_tokens=2 * size - 1) as engine:
         Slowness(checkpoint, 0.01)
-        first, second = asyncio.run(two(Translator([checkpoint], engine)))
+        first, second = asyncio.run(two(Translator(Catalogue.of([checkpoint]), engine)))
     assert isinstance(first, TranslationResponse) and isinstance(second, QueueFullError)
