@@ -55,6 +55,13 @@ class Metrics:
             registry=registry,
         )
         self._failed = Counter("ferry_segments_failed", "Segments the model failed on.", ["model"], registry=registry)
+        self._cut = Counter("ferry_segments_cut", "Segments cut short by a deadline.", ["model"], registry=registry)
+        self._cache = Counter(
+            "ferry_cache_lookups", "Segments looked for in the cache.", ["model", "outcome"], registry=registry
+        )
+        self._shared = Counter(
+            "ferry_segments_shared", "Segments that another request had translated.", ["model"], registry=registry
+        )
 
     def exposition(self) -> tuple[bytes, str]:
         """All metrics in Prometheus's text format, and its media type."""
@@ -83,3 +90,13 @@ class Metrics:
 
     def segment_failed(self, model: str) -> None:
         self._failed.labels(model).inc()
+
+    def segments_cut(self, model: str, segments: int) -> None:
+        self._cut.labels(model).inc(segments)
+
+    def cache_looked_up(self, model: str, hits: int, misses: int) -> None:
+        self._cache.labels(model, "hit").inc(hits)
+        self._cache.labels(model, "miss").inc(misses)
+
+    def segment_shared(self, model: str) -> None:
+        self._shared.labels(model).inc()

@@ -4,24 +4,29 @@ from app.engine.engine import Engine
 from app.engine.errors import (
     DeadlineError,
     EngineError,
+    ModelFailedError,
     NotReadyError,
     QueueFullError,
     RequestTooLargeError,
     SegmentFailedError,
     UnknownModelError,
 )
-from app.engine.jobs import Outcome, SegmentJob, SegmentResult
+from app.engine.jobs import Outcome, Priority, SegmentJob, SegmentResult
 from app.engine.observer import EngineObserver, SilentObserver, StepReport
+from app.engine.stream import ResultStream
 
 __all__ = [
     "DeadlineError",
     "Engine",
     "EngineError",
     "EngineObserver",
+    "ModelFailedError",
     "NotReadyError",
     "Outcome",
+    "Priority",
     "QueueFullError",
     "RequestTooLargeError",
+    "ResultStream",
     "SegmentFailedError",
     "SegmentJob",
     "SegmentResult",

@@ -1,174 +1,206 @@
-"""The sentences that one model translates together, joined and left between steps."""
+"""The sentences that one lane translates with one model, joined and left between steps."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
 
-from app.engine.jobs import SegmentJob, SegmentResult, Slot
-from model.config import LengthLimit
-from model.search import BeamSearch, Hypothesis, annotate
-from model.seq2seq import Seq2Seq
+from app.engine.budget import Allowance, Room, is_out_of_memory, size
+from app.engine.flight_search import FlightSearch, Landed
+from app.engine.flights import Flight
+from app.engine.jobs import NOT_BEGUN, SegmentResult
+from app.engine.models import Generation
+from model.search import annotate
 
 log = structlog.get_logger(__name__)
 
 
-class Budget(NamedTuple):
-    """How much may be translated together."""
-
-    tokens: int  # sentences times the longest source, end-of-sentence included
-    rows: int  # sentences times the widest beam
-
-    def share(self, count: int) -> Budget:
-        """An equal share of the budget for one of ``count``."""
-        return Budget(self.tokens // max(count, 1), self.rows // max(count, 1))
-
-
 class Done(NamedTuple):
-    """A sentence that leaves the batch, translated or failed."""
+    """A sentence that leaves the batch: translated, cut short or failed."""
 
-    slot: Slot
+    flight: Flight
     result: SegmentResult | Exception
 
 
 class RunningBatch:
     """A changing set of sentences in the search of one model.
 
-    When the search fails, nobody knows whose fault it was: its sentences become suspects, which are tried one by one,
-    each in a search of its own, while the batch goes on without them. Only one that fails alone has failed.
+    When the search fails, nobody knows whose fault it was: its sentences become suspects, which are tried in a search
+    of their own, half by half, while the batch goes on without them. Only one that fails alone has failed. Where
+    memory ran out it was nobody's fault: they join again, fewer at a time.
     """
 
-    def __init__(self, name: str, model: Seq2Seq, length_limit: LengthLimit) -> None:
-        self.name, self.model, self.length_limit = name, model, length_limit
-        self._search = BeamSearch(model, length_limit)
-        self._slots: dict[int, Slot] = {}  # by the search's ticket
-        self._suspects: deque[Slot] = deque()
-        self._trial: tuple[BeamSearch, Slot] | None = None
+    def __init__(self, model: Generation, allowance: Allowance) -> None:
+        self.model, self._allowance = model, allowance
+        self._main = FlightSearch(model.loaded)
+        self._trial = FlightSearch(model.loaded)
+        self._suspects: deque[list[Flight]] = deque()  # groups, to be tried one after another
+        self._returning: deque[Flight] = deque()  # join again before any others do
 
     @property
     def active(self) -> int:
-        """Sentences under way, suspects included."""
-        return len(self._slots) + len(self._suspects) + (self._trial is not None)
+        """Sentences under way, those that are to be tried or to join again included."""
+        return len(self._main) + len(self._trial) + sum(map(len, self._suspects)) + len(self._returning)
 
     @property
     def rows(self) -> int:
         """Rows of the decoder."""
-        return self._search.rows + (self._trial[0].rows if self._trial else 0)
+        return self._main.rows + self._trial.rows
 
     @property
     def padded_tokens(self) -> int:
         """Source positions held in memory, padding included."""
-        return self._search.padded_tokens + (self._trial[0].padded_tokens if self._trial else 0)
+        return self._main.padded_tokens + self._trial.padded_tokens
 
     @property
     def tokens(self) -> int:
-        """Source positions held in memory, without padding."""
-        return sum(slot.job.tokens for slot in self._slots.values()) + (self._trial[1].job.tokens if self._trial else 0)
+        """The same without padding."""
+        return self._main.tokens + self._trial.tokens
 
-    def room(self, budget: Budget) -> Room:
-        """What may still join."""
-        return Room(budget, [slot.job for slot in self._all()])
+    def room(self, share: int) -> Room:
+        """What may still join in one of ``share`` shares of the budget."""
+        jobs = [flight.job for flight in (*self._main.flights, *self._trial.flights)]
+        return Room(self._allowance.budget.share(share), jobs)
 
-    def admit(self, slots: Sequence[Slot]) -> None:
+    def returning(self, room: Room) -> tuple[list[Flight], bool]:
+        """Sentences that join again now, and whether all do; while one has no place nobody else has."""
+        flights = []
+        while self._returning and room.admits(self._returning[0].job):
+            flights.append(self._returning.popleft())
+        return flights, not self._returning
+
+    def give_back(self, flight: Flight) -> None:
+        """Let a sentence that has left begin anew."""
+        self._returning.append(flight)
+
+    def admit(self, flights: Sequence[Flight]) -> None:
         """Let sentences join."""
         try:
-            tickets = self._search.admit([slot.job.pieces for slot in slots], [slot.job.options for slot in slots])
+            self._main.admit(flights)
         except Exception as error:
-            log.warning("admission failed", model=self.name, sentences=len(slots), error=repr(error))
-            self._suspects.extend(slots)
-            if self._search.active != len(self._slots):  # it failed halfway
-                self._suspect_all()
-        else:
-            self._slots.update(zip(tickets, slots, strict=True))
+            log.warning("admission failed", model=self.model.name, sentences=len(flights), error=repr(error))
+            together = [*self._main.flights, *flights]
+            self._set_aside(list(flights) if self._main.whole else self._empty_main(flights), together, error)
 
     def step(self) -> list[Done]:
         """Take every sentence one step further; returns those that are done."""
-        return [*self._step_batch(), *self._step_trial()]
+        return [*self._step_main(), *self._step_trial()]
 
-    def discard_gone(self) -> None:
+    def cut(self) -> list[Done]:
+        """Let those leave whose time is over, with the best they have."""
+        landed: list[Landed] = []
+        try:
+            landed = self._main.interrupt(lambda flight: flight.cut)
+        except Exception as error:
+            log.warning("interrupting failed", model=self.model.name, error=repr(error))
+            self._set_aside(self._empty_main(), (), error)
+        try:
+            landed += self._trial.interrupt(lambda flight: flight.cut)
+        except Exception as error:
+            log.warning("interrupting failed", model=self.model.name, error=repr(error))
+            self._suspects.extend(_halves(self._empty_trial()))
+        outside = [*self._returning, *(flight for group in self._suspects for flight in group)]
+        late = [flight for flight in outside if flight.cut]
+        self._keep_outside(lambda flight: not flight.cut)
+        return [*map(self._done, landed), *(Done(flight, NOT_BEGUN) for flight in late)]
+
+    def discard(self, gone: Callable[[Flight], bool]) -> None:
         """Free the rows of sentences that nobody waits for."""
-        gone = [ticket for ticket, slot in self._slots.items() if slot.request.gone]
-        if gone:
-            try:
-                self._search.cancel(gone)
-            except Exception as error:
-                log.warning("cancelling failed", model=self.name, error=repr(error))
-                self._suspect_all()
-        for ticket in gone:
-            self._slots.pop(ticket, None)
-        self._suspects = deque(slot for slot in self._suspects if not slot.request.gone)
-        if self._trial and self._trial[1].request.gone:
-            self._trial = None
+        self._keep_outside(lambda flight: not gone(flight))
+        try:
+            self._main.cancel(gone)
+        except Exception as error:
+            log.warning("cancelling failed", model=self.model.name, error=repr(error))
+            self._set_aside(self._empty_main(), (), error)
+        try:
+            self._trial.cancel(gone)
+        except Exception as error:
+            log.warning("cancelling failed", model=self.model.name, error=repr(error))
+            self._suspects.extend(_halves(self._empty_trial()))
 
-    def _all(self) -> Iterable[Slot]:
-        return [*self._slots.values(), *self._suspects, *([self._trial[1]] if self._trial else [])]
-
-    def _step_batch(self) -> list[Done]:
-        if not self._slots:
+    def _step_main(self) -> list[Done]:
+        if not len(self._main):
             return []
         try:
-            finished = self._search.step()
+            landed = self._main.step()
         except Exception as error:
-            log.warning("step failed", model=self.name, sentences=len(self._slots), error=repr(error))
-            self._suspect_all()
+            log.warning("step failed", model=self.model.name, sentences=len(self._main), error=repr(error))
+            flights = self._empty_main()
+            self._set_aside(flights, flights, error)
             return []
-        return [self._done(self._slots.pop(item.ticket), item.hypotheses) for item in finished]
-
-    def _suspect_all(self) -> None:
-        """Give up the search and everything in it; its sentences begin anew as suspects."""
-        self._suspects.extend(self._slots.values())
-        self._slots = {}
-        self._search = BeamSearch(self.model, self.length_limit)
+        return [self._done(item) for item in landed]
 
     def _step_trial(self) -> list[Done]:
-        """Take the suspect that is being tried one step further."""
-        if self._trial is None and not self._suspects:
+        """Take the suspects that are being tried one step further."""
+        if not len(self._trial) and not self._suspects:
             return []
-        search, slot = self._trial or (BeamSearch(self.model, self.length_limit), self._suspects.popleft())
+        group = self._trial.flights
         try:
-            if self._trial is None:
-                search.admit([slot.job.pieces], [slot.job.options])
-            finished = search.step()
+            if not group:
+                group = self._suspects.popleft()
+                self._trial.admit(group)
+            landed = self._trial.step()
         except Exception as error:
-            log.exception("segment failed", model=self.name, pieces=len(slot.job.pieces))
-            self._trial = None
-            return [Done(slot, error)]
-        self._trial = None if finished else (search, slot)
-        return [self._done(slot, item.hypotheses) for item in finished]
+            return self._judge(group, error)
+        return [self._done(item) for item in landed]
 
-    def _done(self, slot: Slot, hypotheses: list[Hypothesis]) -> Done:
-        job = slot.job
-        if not hypotheses:
-            return Done(slot, ArithmeticError("the search ended without a translation: the scores are no numbers"))
-        if not job.annotate:
-            return Done(slot, SegmentResult(hypotheses, []))
+    def _judge(self, group: list[Flight], error: Exception) -> list[Done]:
+        """Suspects failed together: one alone is found out, several are tried again in two halves."""
+        self._trial = FlightSearch(self.model.loaded)
+        if is_out_of_memory(error) and len(group) + len(self._main) > 1:
+            self._set_aside(group, [*group, *self._main.flights], error)
+            return []
+        if len(group) > 1:
+            self._suspects.extendleft(reversed(_halves(group)))
+            return []
+        log.error("segment failed", model=self.model.name, pieces=len(group[0].job.pieces), exc_info=error)
+        return [Done(group[0], error)]
+
+    def _set_aside(self, flights: list[Flight], together: Sequence[Flight], error: Exception) -> None:
+        """Sentences have lost their search in an error that ``together`` met."""
+        if is_out_of_memory(error) and len(together) > 1:
+            self._allowance.halve(size([flight.job for flight in together]))
+            self._returning.extend(flights)
+        else:
+            self._suspects.extend(_halves(flights))
+
+    def _empty_main(self, others: Sequence[Flight] = ()) -> list[Flight]:
+        """Give up the search; returns the sentences that were in it, and ``others``."""
+        flights = [*self._main.flights, *others]
+        self._main = FlightSearch(self.model.loaded)
+        return flights
+
+    def _empty_trial(self) -> list[Flight]:
+        flights = self._trial.flights
+        self._trial = FlightSearch(self.model.loaded)
+        return flights
+
+    def _keep_outside(self, kept: Callable[[Flight], bool]) -> None:
+        """Forget the sentences in no search that are not kept."""
+        self._returning = deque(flight for flight in self._returning if kept(flight))
+        groups = ([flight for flight in group if kept(flight)] for group in self._suspects)
+        self._suspects = deque(group for group in groups if group)
+
+    def _done(self, landed: Landed) -> Done:
+        flight, (_, hypotheses, complete) = landed
+        job = flight.job
+        if not hypotheses and complete:
+            return Done(flight, ArithmeticError("the search ended without a translation: the scores are no numbers"))
+        if not job.annotate or not hypotheses:
+            return Done(flight, SegmentResult(hypotheses, [], complete))
         try:
             targets = [hypothesis.pieces for hypothesis in hypotheses]
-            annotations = annotate(self.model, [job.pieces] * len(targets), targets)
+            annotations = annotate(self.model.loaded.model, [job.pieces] * len(targets), targets)
         except Exception as error:
-            log.exception("annotation failed", model=self.name, pieces=len(job.pieces))
-            return Done(slot, error)
-        return Done(slot, SegmentResult(hypotheses, annotations))
+            log.exception("annotation failed", model=self.model.name, pieces=len(job.pieces))
+            return Done(flight, error)
+        return Done(flight, SegmentResult(hypotheses, annotations, complete))
 
 
-class Room:
-    """The space that a batch has left, filled by one sentence after another."""
-
-    def __init__(self, budget: Budget, jobs: Sequence[SegmentJob]) -> None:
-        self._budget = budget
-        self._sentences = len(jobs)
-        self._longest = max((job.tokens for job in jobs), default=0)
-        self._widest = max((job.options.beam_size for job in jobs), default=0)
-
-    def admits(self, job: SegmentJob) -> bool:
-        """Whether ``job`` may join; if so it takes its space. A sentence alone may always, whatever its size."""
-        sentences = self._sentences + 1
-        longest, widest = max(self._longest, job.tokens), max(self._widest, job.options.beam_size)
-        fits = sentences * longest <= self._budget.tokens and sentences * widest <= self._budget.rows
-        if self._sentences and not fits:
-            return False
-        self._sentences, self._longest, self._widest = sentences, longest, widest
-        return True
+def _halves(flights: Sequence[Flight]) -> list[list[Flight]]:
+    """Two groups, or one of one."""
+    middle = (len(flights) + 1) // 2
+    return [list(group) for group in (flights[:middle], flights[middle:]) if group]

@@ -1,40 +1,52 @@
-"""The engine: one thread that owns the models and translates the segments of all requests in flight together."""
+"""The engine: threads that own the models and translate the segments of all requests in flight together."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 import torch
 
-from app.engine.batch import Budget, Done, RunningBatch
-from app.engine.errors import DeadlineError, EngineError, NotReadyError, SegmentFailedError, UnknownModelError
-from app.engine.jobs import Outcome, Request, SegmentJob
-from app.engine.observer import EngineObserver, SilentObserver, StepReport
+from app.engine.budget import Budget
+from app.engine.cache import ResultCache
+from app.engine.calibration import Calibration, calibrate, warm_up
+from app.engine.delivery import Deliveries
+from app.engine.errors import DeadlineError, EngineError, ModelFailedError, NotReadyError
+from app.engine.flights import Flights, key_of
+from app.engine.jobs import Outcome, Priority, SegmentJob, SegmentResult
+from app.engine.lane import Common, Lane
+from app.engine.models import EngineModel, Generation, Models
+from app.engine.observer import EngineObserver, SilentObserver
 from app.engine.queue import RequestQueue
-from app.engine.rate import Rate
+from app.engine.request import Request
+from app.engine.stream import ResultStream
+from app.engine.watchdog import Watchdog, exit_process
 from model.config import LengthLimit
-from model.search import SearchOptions, translate
 from model.seq2seq import Seq2Seq
 
 log = structlog.get_logger(__name__)
 
-IDLE_SECONDS = 0.5  # between heartbeats while there is nothing to do
 JOIN_SECONDS = 60.0  # beyond the drain, for a step under way: a thread left inside torch would abort the process
-WARM_UP_SENTENCES = 16
-WARM_UP_PIECES = 8
+UNMEASURED_ROWS = 640  # of an engine that begins without a model
 
 
 class Engine:
     """Translates segments, given as ids, with continuous batching.
 
-    The event loop calls :meth:`translate` and never touches torch; the thread translates and never touches a socket.
-    Between two decoding steps the thread drops what nobody waits for and lets new sentences join, up to
-    ``batch_tokens`` padded source tokens and ``batch_rows`` decoder rows; models with work share these equally.
-    ``queue_tokens`` bounds the source tokens that wait or are under way. ``threads`` are torch's, within an operation.
+    The event loop calls :meth:`stream` or :meth:`translate` and never touches torch; the lanes' threads translate and
+    never touch a socket. Between two decoding steps a lane drops what nobody waits for and lets new sentences join, up
+    to ``batch_tokens`` padded source tokens and ``batch_rows`` decoder rows; models with work share these equally.
+
+    ``queue_tokens`` bounds the source tokens that wait or are under way, ``longest_wait_seconds`` the time that a
+    request has to wait as far as can be told, ``cache_tokens`` the translations that are kept for sentences that come
+    again. ``threads`` are the cores to use: by one lane with all of them, or by ``lanes`` lanes that share them.
+    ``lanes`` and ``batch_rows`` are measured at the start where they are None. A lane that stands still for
+    ``heartbeat_seconds`` makes the engine unready; after ``stuck_seconds`` ``on_stuck`` is called, which ends the
+    process unless it is replaced.
     """
 
     def __init__(
@@ -45,26 +57,36 @@ class Engine:
         batch_tokens: int,
         threads: int,
         observer: EngineObserver | None = None,
-        batch_rows: int = 640,
+        batch_rows: int | None = None,
+        lanes: int | None = None,
+        cache_tokens: int = 0,
+        longest_wait_seconds: float | None = None,
         heartbeat_seconds: float = 10.0,
+        stuck_seconds: float = 60.0,
+        on_stuck: Callable[[], None] = exit_process,
     ) -> None:
-        self._models = dict(models)
-        self._queue = RequestQueue(queue_tokens, self._models)
-        self._budget = Budget(batch_tokens, batch_rows)
-        self._threads = threads
+        """Raises ValueError for more lanes than threads."""
+        if lanes is not None and lanes > threads:
+            raise ValueError(f"there are {lanes} lanes and {threads} threads; give each lane at least one thread")
+        self._models = Models({name: EngineModel(*entry) for name, entry in models.items()})
+        self._queue = RequestQueue(queue_tokens, longest_wait_seconds)
+        self._cache = ResultCache(cache_tokens)
         self._observer = observer or SilentObserver()
-        self._heartbeat_seconds = heartbeat_seconds
-        self._rate = Rate()
-        self._batches = self._fresh_batches()
+        self._ending, self._ended = threading.Event(), threading.Event()
+        self._common = Common(self._queue, Flights(), self._cache, self._observer, self._ending, self._ended)
+        self._batch_tokens, self._batch_rows = batch_tokens, batch_rows
+        self._threads, self._wanted_lanes = threads, lanes
+        self._lanes: list[Lane] = []
         self._thread = threading.Thread(target=self._run, name="ferry-engine", daemon=True)
         self._started = False
         self._settled = threading.Event()  # warmed up, or failed to
         self._failure: str | None = None
-        self._heartbeat = 0.0
-        self._stop_at: float | None = None
+        self._heartbeat = 0.0  # before there are lanes
+        self._heartbeat_seconds = heartbeat_seconds
+        self._watchdog = Watchdog(lambda: self._last_heartbeat, stuck_seconds, on_stuck)
 
     def start(self) -> None:
-        """Start the thread, which warms up and then takes work; returns at once. An engine starts only once."""
+        """Start the threads, which warm up and then take work; returns at once. An engine starts only once."""
         self._started = True
         self._heartbeat = time.monotonic()
         self._thread.start()
@@ -77,13 +99,13 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether it is started, warmed up, not stopping, and its thread is alive."""
+        """Whether it is started, warmed up, not stopping, and its threads are alive."""
         return self.obstacle is None
 
     @property
     def obstacle(self) -> str | None:
         """Why it is not ready, in a sentence; None if it is."""
-        silence = time.monotonic() - self._heartbeat
+        silence = time.monotonic() - self._last_heartbeat
         if not self._started:
             return "the engine has not been started"
         if self._failure is not None:
@@ -104,137 +126,179 @@ class Engine:
     @property
     def active_sentences(self) -> int:
         """Sentences in the batches."""
-        return sum(batch.active for batch in self._batches.values())
+        return sum(lane.active for lane in self._lanes)
 
     @property
     def tokens_per_second(self) -> float:
         """Source tokens translated for each second of work, measured over the last seconds."""
-        return self._rate.per_second
+        return sum(lane.speed.lately.per_second for lane in self._lanes)
 
-    async def translate(self, model_name: str, jobs: Sequence[SegmentJob], deadline: float | None) -> Outcome:
-        """Translate ``jobs`` with one model; ``deadline`` is a reading of ``time.monotonic()``.
+    @property
+    def lanes(self) -> int:
+        """Threads that translate; 0 before the engine is ready."""
+        return len(self._lanes)
 
-        Cancelling the task drops the jobs wherever they are. Raises UnknownModelError, NotReadyError,
-        RequestTooLargeError, QueueFullError, DeadlineError, and SegmentFailedError for the first segment that failed.
+    def stream(
+        self,
+        model_name: str,
+        jobs: Sequence[SegmentJob],
+        deadline: float | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        partial: bool = False,
+    ) -> ResultStream:
+        """Translate ``jobs`` with one model; an async iterator of ``(job number, result)`` in the order of their end.
+
+        To be called on the event loop. ``deadline`` is a reading of ``time.monotonic()``; with ``partial`` the
+        segments that are not done by then come with what there is of them, ``complete`` being false, else
+        DeadlineError is raised. Cancelling the task that reads, or closing the iterator, drops the jobs wherever they
+        are. Raises UnknownModelError, NotReadyError, RequestTooLargeError, QueueFullError and DeadlineError at once;
+        while reading also NotReadyError, DeadlineError, and SegmentFailedError for the first segment that failed.
         """
-        if model_name not in self._models:
-            raise UnknownModelError(model_name, tuple(self._models))
+        model = self._models.find(model_name)
         if (obstacle := self.obstacle) is not None:
             raise NotReadyError(obstacle)
-        if not jobs:
-            return Outcome([], 0.0, 0.0)
-        seconds = None if deadline is None else deadline - time.monotonic()
-        if seconds is not None and seconds <= 0:
+        if deadline is not None and deadline <= time.monotonic():
             raise DeadlineError("the deadline had passed when the request arrived")
-        request = Request(model_name, jobs, asyncio.get_running_loop())
+        known = self._known(model, jobs)
+        request = Request(
+            model,
+            jobs,
+            asyncio.get_running_loop(),
+            waiting=[number for number in range(len(jobs)) if number not in known],
+            priority=priority,
+            cut_at=deadline if partial else None,
+        )
+        for answer in known.items():
+            request.inbox.receive(answer)
+        if request.waiting:
+            self._queue.put(request, sum(lane.speed.capacity for lane in self._lanes), deadline)
+        return ResultStream(request, deadline, self._queue)
+
+    async def translate(
+        self,
+        model_name: str,
+        jobs: Sequence[SegmentJob],
+        deadline: float | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        partial: bool = False,
+    ) -> Outcome:
+        """The same with all results at once, in the order of the jobs."""
+        stream = self.stream(model_name, jobs, deadline, priority=priority, partial=partial)
+        results = dict([answer async for answer in stream])
+        return Outcome([results[number] for number in range(len(jobs))], stream.queue_seconds, stream.compute_seconds)
+
+    def load(self, name: str, model: Seq2Seq, length_limit: LengthLimit) -> None:
+        """Take a model, instead of the one that had its name before; from any thread, while others are at work.
+
+        Blocks until the model has translated once, on one core. What was asked for before is still translated by the
+        model of before, whose memory is freed then. Raises ModelFailedError, having changed nothing.
+        """
+        loaded = EngineModel(model, length_limit)
         try:
-            self._queue.put(request, self._rate.per_second)
-            async with asyncio.timeout(seconds):
-                return await request.future
-        except TimeoutError:
-            raise DeadlineError(f"the request was not translated within the {seconds:.3f} seconds it had") from None
-        finally:
-            self._queue.drop(request)
+            _aside(lambda: warm_up(loaded))
+        except Exception as error:
+            raise ModelFailedError(name, repr(error)) from error
+        old = self._models.replace(name, loaded)
+        if old is not None:
+            self._retire(old)
+
+    def unload(self, name: str) -> None:
+        """Give up a model; what was asked for before is still translated. Raises UnknownModelError."""
+        self._retire(self._models.remove(name))
 
     def stop(self, drain_seconds: float) -> None:
         """Refuse new requests, let those under way finish for ``drain_seconds``, fail the rest with NotReadyError.
 
-        Blocks until the thread has ended; on an event loop, call it with ``asyncio.to_thread``.
+        Blocks until the threads have ended; on an event loop, call it with ``asyncio.to_thread``.
         """
-        self._stop_at = time.monotonic() + drain_seconds
         self._queue.close()
+        self._ending.set()
+        timer = threading.Timer(drain_seconds, self._ended.set)
+        timer.start()
         if self._started:
             self._thread.join(drain_seconds + JOIN_SECONDS)
+        timer.cancel()
+        self._ended.set()
         self._fail_all(NotReadyError("the engine stopped before the request was translated"))
+        self._watchdog.stop()
+
+    @property
+    def _last_heartbeat(self) -> float:
+        return min((lane.heartbeat for lane in self._lanes), default=self._heartbeat)
+
+    def _known(self, model: Generation, jobs: Sequence[SegmentJob]) -> dict[int, SegmentResult]:
+        """The results that the cache has, by job number."""
+        if not self._cache.capacity:
+            return {}
+        found = ((number, self._cache.get(key_of(model, job))) for number, job in enumerate(jobs))
+        known = {number: result for number, result in found if result is not None}
+        self._observer.cache_looked_up(model.name, len(known), len(jobs) - len(known))
+        return known
+
+    def _retire(self, old: Generation) -> None:
+        self._cache.forget(old.number)
+        self._queue.wake()
 
     def _run(self) -> None:
-        """The thread: warm up, then turn after turn until stopped; no error ends it."""
+        """The first thread: warms up, measures, and is the first lane."""
+        self._watchdog.start()
         torch.set_num_threads(self._threads)
         try:
-            self._warm_up()
+            self._open_lanes(self._prepare())
         except Exception as error:
             log.exception("warm-up failed")
             self._failure = f"the models could not be warmed up: {error!r}"
+            self._watchdog.stop()
             return
         finally:
             self._settled.set()
-        while not self._over():
-            self._heartbeat = time.monotonic()
-            try:
-                self._observer.queue_changed(self._queue.tokens)
-                self._turn()
-            except Exception as error:
-                log.exception("the engine met an error of its own")
-                self._batches = self._fresh_batches()
-                self._fail_all(EngineError(f"the engine met an error of its own: {error!r}"))
+        others = [threading.Thread(target=lane.run, name="ferry-lane", daemon=True) for lane in self._lanes[1:]]
+        for thread in others:
+            thread.start()
+        self._lanes[0].run()
+        for thread in others:
+            thread.join()
         self._fail_all(NotReadyError("the engine stopped before the request was translated"))
 
-    def _over(self) -> bool:
-        if self._stop_at is None:
-            return False
-        return time.monotonic() >= self._stop_at or not self._queue.requests()
+    def _prepare(self) -> Calibration:
+        """Translate once with every model, and measure with the largest."""
+        unmeasured = Calibration(self._wanted_lanes or 1, self._batch_rows or UNMEASURED_ROWS, tokens_per_second=0.0)
+        models = [model.loaded for model in self._models.current()]
+        for loaded in models:
+            if self._queue.closed:
+                return unmeasured
+            warm_up(loaded)
+            self._beat()
+        if not models or self._queue.closed:
+            return unmeasured
+        largest = max(models, key=lambda item: sum(weight.numel() for weight in item.model.parameters()))
+        measured = calibrate(largest, self._threads, self._wanted_lanes, self._batch_rows, self._beat)
+        log.info("engine ready", **measured._asdict(), threads=self._threads)
+        return measured
 
-    def _turn(self) -> None:
-        """Drop, admit and step once for every model that has work; wait if none has."""
-        busy = [batch for batch in self._batches.values() if batch.active or self._queue.waits(batch.name)]
-        if not busy:
-            self._queue.wait(IDLE_SECONDS)
-        for batch in busy:
-            began = time.monotonic()
-            batch.discard_gone()
-            self._admit(batch, self._budget.share(len(busy)))
-            if not batch.active:
-                continue
-            sentences, rows = batch.active, batch.rows
-            tokens, padded_tokens = batch.tokens, batch.padded_tokens
-            done = batch.step()
-            self._heartbeat = time.monotonic()
-            seconds = self._heartbeat - began
-            self._rate.note(sum(item.slot.job.tokens for item in done), seconds)
-            for item in done:
-                self._settle(batch.name, item)
-            self._observer.stepped(StepReport(batch.name, seconds, sentences, rows, tokens, padded_tokens))
+    def _open_lanes(self, plan: Calibration) -> None:
+        budget = Budget(self._batch_tokens, plan.rows).share(plan.lanes)
+        threads, speed = max(1, self._threads // plan.lanes), plan.tokens_per_second / plan.lanes
+        lanes = [Lane(self._common, budget, threads, speed) for _ in range(plan.lanes)]
+        for lane in lanes:
+            lane.beside = lanes
+        self._lanes = lanes
 
-    def _admit(self, batch: RunningBatch, budget: Budget) -> None:
-        room = batch.room(budget)
-        slots = []
-        while (slot := self._queue.take(batch.name, room.admits)) is not None:
-            slots.append(slot)
-        if slots:
-            batch.admit(slots)
-
-    def _settle(self, model: str, done: Done) -> None:
-        """Hand a sentence's result to its request; the first that fails answers for the whole request."""
-        (request, number), result = done
-        self._queue.release(done.slot)
-        if isinstance(result, Exception):
-            request.fail(SegmentFailedError(number, repr(result)))
-            self._queue.drop(request)
-            self._observer.segment_failed(model)
-        else:
-            if request.finish(number, result):
-                self._queue.drop(request)
-            self._observer.segment_done(model, done.slot.job.tokens, len(result.hypotheses[0].pieces) + 1)
+    def _beat(self) -> None:
+        self._heartbeat = time.monotonic()
 
     def _fail_all(self, error: EngineError) -> None:
+        deliveries = Deliveries()
         for request in self._queue.requests():
-            request.fail(error)
+            deliveries.add(request, error)
             self._queue.drop(request)
+        deliveries.send()
 
-    def _warm_up(self) -> None:
-        """Translate with every model once to warm it, and once more to measure; that counts as a second of work."""
-        options = SearchOptions(max_length=WARM_UP_PIECES)
-        for model, length_limit in self._models.values():
-            last = model.config.source_vocabulary - 1
-            sources = [[last] * WARM_UP_PIECES] * WARM_UP_SENTENCES
-            for _ in range(2):
-                if self._queue.closed:
-                    return
-                began = time.monotonic()
-                translate(model, sources, options, length_limit)
-                self._heartbeat = time.monotonic()
-            tokens = WARM_UP_SENTENCES * (WARM_UP_PIECES + 1)
-            self._rate.note(tokens / (self._heartbeat - began), 1.0)
 
-    def _fresh_batches(self) -> dict[str, RunningBatch]:
-        return {name: RunningBatch(name, model, limit) for name, (model, limit) in self._models.items()}
+def _aside(work: Callable[[], None]) -> None:
+    """Run ``work`` on a thread of its own with one core: torch keeps the number of cores for each thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ferry-load") as pool:
+        pool.submit(torch.set_num_threads, 1)
+        pool.submit(work).result()

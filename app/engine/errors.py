@@ -4,15 +4,23 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of all errors that :meth:`app.engine.engine.Engine.translate` raises."""
+    """Base of all errors that :class:`app.engine.engine.Engine` raises."""
 
 
 class UnknownModelError(EngineError):
     """No model of this name was given to the engine."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"there is no model {name!r}; there are {', '.join(known)}")
+        super().__init__(f"there is no model {name!r}; there are {', '.join(known) or 'none'}")
         self.name, self.known = name, known
+
+
+class ModelFailedError(EngineError):
+    """A model that was to be loaded cannot translate; what was loaded before stays."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the model {name!r} could not be warmed up: {reason}")
+        self.name, self.reason = name, reason
 
 
 class NotReadyError(EngineError):
@@ -28,13 +36,13 @@ class RequestTooLargeError(EngineError):
 
 
 class QueueFullError(EngineError):
-    """The queue has no room for the request now.
+    """There is too much to do for the request to be taken now.
 
-    ``retry_after`` is in seconds: at the rate measured lately, when there will be room. ``limit`` is in tokens.
+    ``retry_after`` is in seconds: at the rate measured lately, when it could be. ``limit`` is the queue's, in tokens.
     """
 
-    def __init__(self, retry_after: float, limit: int) -> None:
-        super().__init__(f"the queue of {limit} tokens has no room; try again in {retry_after:.1f} seconds")
+    def __init__(self, obstacle: str, retry_after: float, limit: int) -> None:
+        super().__init__(f"{obstacle}; try again in {retry_after:.1f} seconds")
         self.retry_after, self.limit = retry_after, limit
 
 

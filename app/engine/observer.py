@@ -22,7 +22,7 @@ class StepReport(NamedTuple):
 
 
 class EngineObserver(Protocol):
-    """Hears of the engine's work, on the engine's thread only. Implementations are quick and do not raise."""
+    """Hears of the engine's work, on whichever thread does it. Implementations are quick and do not raise."""
 
     def queue_changed(self, tokens: int) -> None:
         """``tokens`` source tokens wait or are under way, those that the queue's limit bounds. Told between steps."""
@@ -36,6 +36,15 @@ class EngineObserver(Protocol):
     def segment_failed(self, model: str) -> None:
         """The model failed on a segment, even alone."""
 
+    def segments_cut(self, model: str, segments: int) -> None:
+        """The deadline of segments passed that took what there was; told of those not begun as well."""
+
+    def cache_looked_up(self, model: str, hits: int, misses: int) -> None:
+        """Segments of a request were or were not found among the translations of late."""
+
+    def segment_shared(self, model: str) -> None:
+        """A segment that was not in the cache was under way already, and is translated once for both."""
+
 
 class SilentObserver:
     """Tells nobody."""
@@ -47,3 +56,9 @@ class SilentObserver:
     def segment_done(self, model: str, source_tokens: int, target_tokens: int) -> None: ...
 
     def segment_failed(self, model: str) -> None: ...
+
+    def segments_cut(self, model: str, segments: int) -> None: ...
+
+    def cache_looked_up(self, model: str, hits: int, misses: int) -> None: ...
+
+    def segment_shared(self, model: str) -> None: ...

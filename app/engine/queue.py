@@ -1,83 +1,129 @@
-"""The requests that are not answered: a bounded number of tokens, handed out fairly."""
+"""The requests that are not answered: a bounded amount of work, handed out fairly."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from app.engine.backlog import Backlog
 from app.engine.errors import NotReadyError, QueueFullError, RequestTooLargeError
-from app.engine.jobs import Request, SegmentJob, Slot
+from app.engine.jobs import SegmentJob
+from app.engine.models import Generation
+from app.engine.request import Request, Slot
+from app.engine.turns import Turns
 
 
 class RequestQueue:
-    """All requests from their arrival until they are answered or dropped.
+    """All requests from their arrival until they are answered or dropped. Safe to use from any thread.
 
-    At most ``limit`` source tokens wait or are under way. Jobs are handed out one from each request in turn, requests
-    in the order of their arrival, so that a large request does not hold up the small ones behind it. Each model has
-    its own turn order, so a model that is busy holds up no other. Safe to use from any thread.
+    At most ``limit`` source tokens wait or are under way, and no request is taken that would have to wait longer than
+    ``longest_wait`` seconds or than its deadline. Each model has its own turns, so a model that is busy holds up no
+    other.
     """
 
-    def __init__(self, limit: int, models: Iterable[str]) -> None:
-        self.limit = limit
+    def __init__(
+        self, limit: int, longest_wait: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limit, self.longest_wait = limit, longest_wait
+        self._clock = clock
         self._changed = threading.Condition()
-        self._turns: dict[str, deque[Request]] = {model: deque() for model in models}
+        self._turns: dict[Generation, Turns] = {}
         self._requests: set[Request] = set()
-        self._tokens = 0
+        self._backlog = Backlog()
+        self._cuts: list[tuple[float, int, Request]] = []  # a heap, by the time at which they are cut
+        self._numbers = itertools.count()
+        self._abandoned: deque[Request] = deque()
+        self._waiting_jobs = 0
         self._closed = False
 
     @property
     def tokens(self) -> int:
         """Source tokens that wait or are under way."""
-        return self._tokens
+        return self._backlog.tokens
 
     @property
     def closed(self) -> bool:
         """Whether new requests are refused."""
         return self._closed
 
-    def put(self, request: Request, tokens_per_second: float) -> None:
+    def put(self, request: Request, tokens_per_second: float, deadline: float | None = None) -> None:
         """Add a request.
 
-        Raises RequestTooLargeError if it can never fit, QueueFullError if it does not fit now; that error's
-        ``retry_after`` is when, at ``tokens_per_second``, enough tokens will be done. NotReadyError once closed.
+        Raises RequestTooLargeError if it can never fit, QueueFullError if there is too much to do before it at
+        ``tokens_per_second`` (0 if not known), NotReadyError once closed.
         """
-        size = request.outstanding
         with self._changed:
             if self._closed:
                 raise NotReadyError("the engine is stopping")
-            if size > self.limit:
-                raise RequestTooLargeError(size, self.limit)
-            excess = self._tokens + size - self.limit
-            if excess > 0:
-                raise QueueFullError(excess / max(tokens_per_second, 1.0), self.limit)
-            self._tokens += size
+            self._check_size(request, tokens_per_second)
+            self._check_wait(request, tokens_per_second, deadline)
+            request.since = self._clock()
             self._requests.add(request)
-            self._turns[request.model].append(request)
+            self._backlog.change(request.priority, 0, request.outstanding)
+            self._waiting_jobs += request.waiting
+            self._turns.setdefault(request.model, Turns()).add(request)
+            if request.cut_at is not None:
+                heapq.heappush(self._cuts, (request.cut_at, next(self._numbers), request))
             self._changed.notify_all()
 
-    def take(self, model: str, admits: Callable[[SegmentJob], bool]) -> Slot | None:
-        """The next job in turn if ``admits`` has room for it; a job that has to wait is not overtaken."""
+    def take(self, model: Generation, admits: Callable[[SegmentJob], bool]) -> Slot | None:
+        """The job whose turn it is, of those that ``admits`` has room for."""
         with self._changed:
-            turns = self._turns[model]
-            if not turns or not admits(turns[0].peek()):
+            turns = self._turns.get(model)
+            request = turns.next(admits) if turns else None
+            if turns is None or request is None:
                 return None
-            request = turns.popleft()
-            slot = request.take()
+            slot = request.take(self._clock())
+            self._waiting_jobs -= 1
             if request.waiting:
-                turns.append(request)
+                turns.add(request)
+            self._forget_idle(model)
             return slot
 
-    def waits(self, model: str) -> bool:
+    def cut(self) -> list[Slot]:
+        """Mark the requests whose time is over; returns their jobs that were not handed out, which are now."""
+        slots: list[Slot] = []
+        with self._changed:
+            now = self._clock()
+            while self._cuts and (self._cuts[0][0] <= now or self._cuts[0][2].gone):
+                request = heapq.heappop(self._cuts)[2]
+                if request.gone:
+                    continue
+                request.cut = True
+                self._leave_turns(request)
+                while request.waiting:
+                    slots.append(request.take(now))
+        return slots
+
+    @property
+    def waiting_jobs(self) -> int:
+        """Jobs that were not handed out."""
+        return self._waiting_jobs
+
+    def waits(self, model: Generation) -> bool:
         """Whether a job for this model waits."""
-        return bool(self._turns[model])
+        return model in self._turns
+
+    def waiting_models(self) -> list[Generation]:
+        """The models for which jobs wait."""
+        with self._changed:
+            return list(self._turns)
 
     def release(self, slot: Slot) -> None:
-        """A job is done: its tokens make room."""
+        """A job is done: its tokens make room. A request whose last job it was is forgotten."""
         with self._changed:
-            if slot.request in self._requests:
-                slot.request.outstanding -= slot.job.tokens
-                self._tokens -= slot.job.tokens
+            request = slot.request
+            if request not in self._requests:
+                return
+            left = request.outstanding - slot.job.tokens
+            self._backlog.change(request.priority, request.outstanding, left)
+            request.outstanding, request.open, request.last_done = left, request.open - 1, self._clock()
+            if not request.open:
+                self._requests.remove(request)
 
     def drop(self, request: Request) -> None:
         """Forget a request, answered or not; what waits of it leaves now, what is under way is marked as gone."""
@@ -86,9 +132,17 @@ class RequestQueue:
             if request not in self._requests:
                 return
             self._requests.remove(request)
-            self._tokens -= request.outstanding
-            if request.waiting:
-                self._turns[request.model].remove(request)
+            self._backlog.change(request.priority, request.outstanding, 0)
+            self._leave_turns(request)
+
+    def abandon(self, request: Request) -> None:
+        """Have a request dropped soon. Takes no lock: it may be called while a thread is anywhere."""
+        request.gone = True
+        self._abandoned.append(request)
+
+    def drop_abandoned(self) -> None:
+        while self._abandoned:
+            self.drop(self._abandoned.popleft())
 
     def requests(self) -> list[Request]:
         """Every request that is not answered."""
@@ -96,13 +150,59 @@ class RequestQueue:
             return list(self._requests)
 
     def wait(self, seconds: float) -> None:
-        """Return when a job waits or :meth:`close` is called, after ``seconds`` at the latest."""
+        """Return when a job waits or :meth:`wake` is called, after ``seconds`` at the latest."""
         with self._changed:
-            if not any(self._turns.values()):
+            if not self._turns:
                 self._changed.wait(seconds)
+
+    def pause(self, seconds: float) -> None:
+        """The same for a lane that leaves the jobs that wait to others."""
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def wake(self) -> None:
+        """Let every lane look around."""
+        with self._changed:
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Refuse new requests from now on."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _leave_turns(self, request: Request) -> None:
+        if request.waiting:
+            self._waiting_jobs -= request.waiting
+            self._turns[request.model].remove(request)
+            self._forget_idle(request.model)
+
+    def _forget_idle(self, model: Generation) -> None:
+        if not self._turns[model]:
+            del self._turns[model]
+
+    def _check_size(self, request: Request, tokens_per_second: float) -> None:
+        if request.outstanding > self.limit:
+            raise RequestTooLargeError(request.outstanding, self.limit)
+        excess = self.tokens + request.outstanding - self.limit
+        if excess > 0:
+            obstacle = f"the queue of {self.limit} tokens has no room"
+            raise QueueFullError(obstacle, excess / max(tokens_per_second, 1.0), self.limit)
+
+    def _check_wait(self, request: Request, tokens_per_second: float, deadline: float | None) -> None:
+        """An engine with nothing to do takes everything: how long that lasts is better tried than guessed."""
+        ahead = self._backlog.ahead(request.priority, request.outstanding)
+        if not ahead or not tokens_per_second:
+            return
+        wait = ahead / tokens_per_second
+        if self.longest_wait is not None and wait > self.longest_wait:
+            obstacle = f"the wait would be about {wait:.1f} seconds and may be {self.longest_wait:g}"
+            raise QueueFullError(obstacle, wait - self.longest_wait, self.limit)
+        if deadline is None:
+            return
+        # Partial answers need no more than to be begun.
+        needed = wait if request.cut_at is not None else wait + request.outstanding / tokens_per_second
+        left = deadline - self._clock()
+        if needed > left:
+            obstacle = f"it would take about {needed:.1f} seconds and the deadline is in {left:.1f}"
+            raise QueueFullError(obstacle, needed - left, self.limit)

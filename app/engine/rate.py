@@ -24,3 +24,28 @@ class Rate:
     def per_second(self) -> float:
         """0 before anything was measured."""
         return self._tokens / self._seconds if self._seconds else 0.0
+
+
+class Speed:
+    """What a lane does, and what it can do.
+
+    A few sentences go slower together than many, so the rate of an idle afternoon says nothing of a full batch:
+    ``capacity`` is measured only while sentences wait that the batch has no room for.
+    """
+
+    def __init__(self, tokens_per_second: float) -> None:
+        """It can do ``tokens_per_second``, as measured at the start; that counts as a second of work."""
+        self.lately, self._saturated = Rate(), Rate()
+        for rate in (self.lately, self._saturated):
+            rate.note(tokens_per_second, 1.0)
+
+    def note(self, tokens: float, seconds: float, saturated: bool) -> None:
+        """``tokens`` were finished in the last ``seconds`` of work, while others did or did not wait."""
+        self.lately.note(tokens, seconds)
+        if saturated:
+            self._saturated.note(tokens, seconds)
+
+    @property
+    def capacity(self) -> float:
+        """Source tokens a second of a full batch."""
+        return max(self._saturated.per_second, self.lately.per_second)

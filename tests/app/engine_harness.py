@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 import threading
@@ -14,12 +15,18 @@ from pathlib import Path
 import structlog
 from torch import Tensor
 
-from app.engine import Engine, EngineObserver, SegmentJob
+from app.engine import Engine, EngineObserver, Priority, SegmentJob
+from app.engine.models import EngineModel, Generation
+from app.engine.request import Request
+from app.engine.watchdog import exit_process
 from model.checkpoint import Checkpoint, load_checkpoint
+from model.config import LengthLimit, ModelConfig
 from model.decoder import Memory, State
 from model.search import Hypothesis, SearchOptions, translate
+from model.seq2seq import Seq2Seq
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
+_numbers = itertools.count()
 
 # Unconfigured, structlog prints every local variable of a traceback, tensors too: seconds for each.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
@@ -31,8 +38,14 @@ def running(
     *others: Checkpoint,
     queue_tokens: int = 20_000,
     batch_tokens: int = 512,
-    batch_rows: int = 640,
+    batch_rows: int | None = 640,
+    lanes: int | None = 1,
+    threads: int = 1,
+    cache_tokens: int = 0,
+    longest_wait_seconds: float | None = None,
     heartbeat_seconds: float = 10.0,
+    stuck_seconds: float = 600.0,
+    on_stuck: Callable[[], None] = exit_process,
     observer: EngineObserver | None = None,
 ) -> Iterator[Engine]:
     """An engine that takes work, stopped at the end."""
@@ -40,10 +53,15 @@ def running(
         {item.config.name: (item.model, item.config.length_limit) for item in (checkpoint, *others)},
         queue_tokens=queue_tokens,
         batch_tokens=batch_tokens,
-        threads=1,
+        threads=threads,
         observer=observer,
         batch_rows=batch_rows,
+        lanes=lanes,
+        cache_tokens=cache_tokens,
+        longest_wait_seconds=longest_wait_seconds,
         heartbeat_seconds=heartbeat_seconds,
+        stuck_seconds=stuck_seconds,
+        on_stuck=on_stuck,
     )
     engine.start()
     try:
@@ -59,9 +77,40 @@ def job(length: int, seed: int = 0, annotate: bool = False, **options: object) -
     return SegmentJob(pieces, SearchOptions(**options), annotate)  # type: ignore[arg-type]
 
 
-def long_job(steps: int = 30, length: int = 4) -> SegmentJob:
+def long_job(steps: int = 30, length: int = 4, seed: int = 0) -> SegmentJob:
     """A segment that needs at least ``steps`` decoding steps."""
-    return job(length, prefix=(300,) * steps, max_length=steps + 2)
+    return job(length, seed, prefix=(300,) * steps, max_length=steps + 2)
+
+
+def long_jobs(count: int, steps: int = 30, length: int = 4) -> list[SegmentJob]:
+    """Different segments that need at least ``steps`` decoding steps."""
+    return [long_job(steps, length, seed) for seed in range(count)]
+
+
+@functools.cache
+def _tiny_model() -> Seq2Seq:
+    return Seq2Seq(ModelConfig(source_vocabulary=8, target_vocabulary=8, embedding=2, hidden=4, heads=1))
+
+
+def generation(name: str = "en-de") -> Generation:
+    """A model to ask for that nobody translates with."""
+    return Generation(name, next(_numbers), EngineModel(_tiny_model(), LengthLimit()))
+
+
+def request(
+    *lengths: int,
+    model: Generation | None = None,
+    priority: Priority = Priority.INTERACTIVE,
+    cut_at: float | None = None,
+    waiting: list[int] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Request:
+    """A request of random segments; without ``loop`` nobody can be waiting for it."""
+    jobs = [job(length) for length in lengths]
+    if loop is None:
+        loop = asyncio.new_event_loop()
+        loop.close()
+    return Request(model or generation(), jobs, loop, waiting=waiting, priority=priority, cut_at=cut_at)
 
 
 def alone(checkpoint: Checkpoint, segment: SegmentJob) -> list[Hypothesis]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_harness import Gate, Slowness, alone, job, loaded, long_job, mixed_jobs, running, until
+from engine_harness import Gate, Slowness, alone, job, loaded, long_job, long_jobs, mixed_jobs, running, until
 
 from app.engine import (
     DeadlineError,
@@ -22,7 +22,7 @@ from app.engine import (
     StepReport,
     UnknownModelError,
 )
-from app.engine.jobs import Request
+from app.engine.request import Request
 
 
 def test_each_of_200_concurrent_requests_gets_the_translation_of_its_sentence_alone(tiny_checkpoint: Path) -> None:
@@ -55,7 +55,7 @@ def test_two_models_translate_at_the_same_time(tiny_checkpoint: Path, tiny_check
     gate = Gate(german)
 
     async def both(engine: Engine) -> tuple[Outcome, Outcome]:
-        first = asyncio.create_task(engine.translate("en-de", [long_job()] * 50, None))
+        first = asyncio.create_task(engine.translate("en-de", long_jobs(50), None))
         await until(lambda: gate.steps > 0)
         second = await engine.translate("en-fr", [job(5)], None)
         assert not first.done()
@@ -123,7 +123,7 @@ def test_a_large_request_does_not_starve_a_small_one_behind_it(tiny_checkpoint: 
 
     async def large_then_small(engine: Engine) -> None:
         gate.close()
-        large = asyncio.create_task(engine.translate("en-de", [long_job(5)] * 200, None))
+        large = asyncio.create_task(engine.translate("en-de", long_jobs(200, 5), None))
         await until(lambda: engine.active_sentences > 0)
         small = asyncio.create_task(engine.translate("en-de", [job(4)], None))
         await until(lambda: engine.queued_tokens == 201 * 5)
@@ -161,7 +161,7 @@ def test_a_cancelled_request_gives_back_its_rows_while_decoding(tiny_checkpoint:
     async def cancel(engine: Engine) -> None:
         gate.close()
         gate.steps = 0
-        task = asyncio.create_task(engine.translate("en-de", [long_job(40)] * 3, None))
+        task = asyncio.create_task(engine.translate("en-de", long_jobs(3, 40), None))
         await until(lambda: engine.active_sentences == 3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -239,7 +239,7 @@ def test_requests_under_way_finish_while_it_drains_and_new_ones_are_refused(tiny
 
     async def drain(engine: Engine) -> Outcome:
         gate.close()
-        task = asyncio.create_task(engine.translate("en-de", [long_job()] * 40, None))
+        task = asyncio.create_task(engine.translate("en-de", long_jobs(40), None))
         await until(lambda: engine.active_sentences > 0)
         stop = asyncio.create_task(asyncio.to_thread(engine.stop, 20.0))
         await until(lambda: not engine.ready)
@@ -257,7 +257,7 @@ def test_what_is_not_done_when_the_drain_ends_fails_as_not_ready(tiny_checkpoint
     checkpoint = loaded(tiny_checkpoint)
 
     async def drain(engine: Engine) -> None:
-        task = asyncio.create_task(engine.translate("en-de", [long_job(200)] * 40, None))
+        task = asyncio.create_task(engine.translate("en-de", long_jobs(40, 200), None))
         await until(lambda: engine.active_sentences > 0)
         await asyncio.to_thread(engine.stop, 0.05)
         with pytest.raises(NotReadyError, match="stopped before"):

@@ -15,6 +15,7 @@ from engine_harness import (
     job,
     loaded,
     long_job,
+    long_jobs,
     mixed_jobs,
     running,
     until,
@@ -118,7 +119,7 @@ def test_a_request_with_a_poisonous_segment_fails_naming_it_and_its_others_are_d
 
     async def fail(engine: Engine) -> None:
         with pytest.raises(SegmentFailedError) as caught:
-            await engine.translate("en-de", [job(3), POISONED_JOB, *[long_job(200)] * 20], None)
+            await engine.translate("en-de", [job(3), POISONED_JOB, *long_jobs(20, 200)], None)
         assert caught.value.segment == 1
         await until(lambda: engine.active_sentences == 0)
         assert engine.queued_tokens == 0
@@ -173,7 +174,7 @@ def test_a_cancelled_suspect_is_dropped(tiny_checkpoint: Path) -> None:
     fail_steps_with(checkpoint, length=29)
 
     async def cancel(engine: Engine) -> None:
-        tasks = [asyncio.create_task(engine.translate("en-de", [long_job(50)], None)) for _ in range(6)]
+        tasks = [asyncio.create_task(engine.translate("en-de", [item], None)) for item in long_jobs(6, 50)]
         with pytest.raises(SegmentFailedError):
             await engine.translate("en-de", [job(29)], None)
         gate.close()
