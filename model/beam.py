@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.ensemble import Ensemble, EnsembleMemory, EnsembleState
+from model.restriction import Restriction
 
 
 class Batch(NamedTuple):
@@ -28,13 +29,15 @@ class Batch(NamedTuple):
     beam: Tensor  # (B) int64, the sentence's beam size
     limit: Tensor  # (B) int64
     prefix: Tensor  # (B, P) int64, -1 where nothing is forced
+    restriction: Restriction | None = None  # what the sentences may write, where there is a shortlist
 
     def select(self, slots: Tensor) -> Batch:
         """Drop or reorder sentences."""
         width = self.scores.shape[1]
         rows = (slots.unsqueeze(1) * width + torch.arange(width, device=slots.device)).flatten()
-        rest = (part.index_select(0, slots) for part in self[2:])
-        return Batch(self.memory.select(slots), self.state.select(rows), *rest)
+        rest = (part.index_select(0, slots) for part in self[2:-1])
+        restriction = self.restriction and self.restriction.select(slots)
+        return Batch(self.memory.select(slots), self.state.select(rows), *rest, restriction)
 
 
 class Extended(NamedTuple):
@@ -50,13 +53,16 @@ def extend(model: Ensemble, batch: Batch) -> Extended:
     """Extend every hypothesis by one piece and keep each sentence's best."""
     slots, width = batch.scores.shape
     last = batch.pieces.gather(2, batch.length.view(-1, 1, 1).expand(-1, width, 1)).flatten()
-    logits, state = model.step(batch.state, last, batch.memory)
+    outputs = batch.restriction.outputs if batch.restriction else ()
+    logits, state = model.step(batch.state, last, batch.memory, outputs)
     scores = torch.log_softmax(logits.float(), dim=-1).view(slots, width, -1)
-    scores = _constrain(scores, batch, model.config) + batch.scores.unsqueeze(-1)  # (B, K, V)
+    scores = _constrain(scores, batch, model.config) + batch.scores.unsqueeze(-1)  # (B, K, V), or V of a shortlist
     vocabulary = scores.shape[-1]
     # Twice the beam: even if K extensions end, K others are there to live on.
     values, flat = _best(scores.view(slots, -1), 2 * width)  # (B, 2K)
     parent, piece = flat // vocabulary, flat % vocabulary
+    if batch.restriction:
+        piece = batch.restriction.pieces[piece]
     ends = piece == model.config.eos
     rank = torch.arange(values.shape[1], device=values.device)
     ended = ends & (rank < batch.beam.unsqueeze(1)) & (values > -math.inf)
@@ -96,13 +102,16 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _constrain(scores: Tensor, batch: Batch, config: ModelConfig) -> Tensor:
     """Rule out padding and begin-of-sentence, all but the forced prefix, and all but the end at the length limit."""
-    scores[:, :, [config.pad, config.bos]] = -math.inf
+    restriction = batch.restriction
+    never = torch.tensor([config.pad, config.bos], device=scores.device)
+    scores[:, :, restriction.places(never) if restriction else never] = -math.inf
     forced = torch.full_like(batch.length, -1)
     if batch.prefix.shape[1]:
         at = batch.length.clamp(max=batch.prefix.shape[1] - 1).unsqueeze(1)
         inside = batch.length < batch.prefix.shape[1]
         forced = torch.where(inside, batch.prefix.gather(1, at).squeeze(1), forced)
     forced = torch.where(batch.length >= batch.limit, torch.full_like(forced, config.eos), forced)
+    forced = restriction.places(forced) if restriction else forced
     slots = (forced >= 0).nonzero().squeeze(1)
     if len(slots):
         allowed = torch.full((len(slots), scores.shape[-1]), -math.inf, device=scores.device)
@@ -131,8 +140,9 @@ def join(first: Batch, second: Batch) -> Batch:
     length = max(first.pieces.shape[2], second.pieces.shape[2])
     prefix = max(first.prefix.shape[1], second.prefix.shape[1])
     one, other = (_resize(batch, width, positions, length, prefix) for batch in (first, second))
-    rest = (torch.cat(parts) for parts in zip(one[2:], other[2:], strict=True))
-    return Batch(one.memory.join(other.memory), one.state.join(other.state), *rest)
+    rest = (torch.cat(parts) for parts in zip(one[2:-1], other[2:-1], strict=True))
+    restriction = one.restriction.join(other.restriction) if one.restriction and other.restriction else None
+    return Batch(one.memory.join(other.memory), one.state.join(other.state), *rest, restriction)
 
 
 def trim(batch: Batch) -> Batch:

@@ -33,7 +33,9 @@ import torch
 from model.beam import Batch, Extended, extend, join, pad_ids, pad_sources, trim
 from model.config import LengthLimit, LengthPenalty, ModelConfig
 from model.ensemble import Model, as_ensemble
+from model.restriction import Restriction
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 
 
 class SearchOptions(NamedTuple):
@@ -90,8 +92,14 @@ class _Sentence:
 class BeamSearch:
     """A set of sentences under translation by one model, or by several as an ensemble."""
 
-    def __init__(self, model: Model, length_limit: LengthLimit) -> None:
-        self.model, self.length_limit = as_ensemble(model), length_limit
+    def __init__(self, model: Model, length_limit: LengthLimit, shortlist: Shortlist | None = None) -> None:
+        """With a ``shortlist``, on the model's device, a sentence is translated with its pieces alone.
+
+        Raises ShortlistError for one of other vocabularies.
+        """
+        self.model, self.length_limit, self.shortlist = as_ensemble(model), length_limit, shortlist
+        if shortlist is not None:
+            shortlist.check(self.model.config)
         self._tickets = itertools.count()
         self._sentences: list[_Sentence] = []
         self._batch: Batch | None = None
@@ -217,7 +225,13 @@ class BeamSearch:
             beam=torch.tensor([sentence.options.beam_size for sentence in sentences], device=device),
             limit=torch.tensor([sentence.limit for sentence in sentences], device=device),
             prefix=torch.tensor(prefix, dtype=torch.int64, device=device).view(slots, longest),
+            restriction=self._restrict(sources, sentences),
         )
+
+    def _restrict(self, sources: Sequence[Sequence[int]], sentences: list[_Sentence]) -> Restriction | None:
+        if self.shortlist is None:
+            return None
+        return Restriction.of(self.model, self.shortlist, sources, [item.options.prefix for item in sentences])
 
     def _collect(self, extended: Extended) -> None:
         """Hand the hypotheses that ended in this step to their sentences."""
@@ -244,15 +258,16 @@ def translate(
     options: SearchOptions,
     length_limit: LengthLimit,
     token_budget: int = 8192,
+    shortlist: Shortlist | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate ``sources`` (ids without begin- or end-of-sentence) and return their hypotheses in order.
 
     Sentences of like length share a batch, refilled as sentences leave; ``token_budget`` bounds its padded source
-    positions times beam size. Raises ValueError as :meth:`BeamSearch.admit` does, before anything is translated.
+    positions times beam size. Raises ValueError as :class:`BeamSearch` does, before anything is translated.
     """
     for source in sources:
         _check(source, options, model.config)
-    search = BeamSearch(model, length_limit)
+    search = BeamSearch(model, length_limit, shortlist)
     waiting = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     place: dict[int, int] = {}
     results: list[list[Hypothesis]] = [[] for _ in sources]

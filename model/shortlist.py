@@ -26,7 +26,7 @@ class Shortlist(NamedTuple):
 
     offsets: Tensor  # (source vocabulary + 1) int32
     ids: Tensor  # (N) int32
-    always: Tensor  # (M) int32, allowed whatever the source is; end-of-sentence is one of them
+    always: Tensor  # (M) int32, allowed whatever the source is; the reserved ids are among them
 
     def allowed(self, sources: Sequence[Sequence[int]], prefixes: Sequence[Sequence[int]], vocabulary: int) -> Tensor:
         """Which pieces of the target ``vocabulary`` each of B sentences may use: (B, vocabulary) bool.
@@ -69,8 +69,9 @@ class Shortlist(NamedTuple):
                 raise ShortlistError(
                     f"{name} holds a piece outside the target vocabulary of {config.target_vocabulary}"
                 )
-        if config.eos not in self.always.tolist():
-            raise ShortlistError(f"always lacks end-of-sentence, {config.eos}: no translation could end")
+        lacking = {config.pad, config.unk, config.bos, config.eos} - set(self.always.tolist())
+        if lacking:
+            raise ShortlistError(f"always lacks the reserved ids {sorted(lacking)}")
 
 
 def _flat(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
