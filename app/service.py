@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -10,7 +12,7 @@ from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
 from app.metrics import Metrics
 from app.settings import Settings
-from app.translator import TranslationRequest, TranslationResponse, Translator
+from app.translator import SegmentTranslation, TranslationRequest, TranslationResponse, Translator
 from model.checkpoint import load_checkpoint
 
 
@@ -71,6 +73,17 @@ class Service:
         self.in_flight += 1
         try:
             return await self.translator.translate(request)
+        finally:
+            self.in_flight -= 1
+
+    async def stream(self, request: TranslationRequest) -> AsyncGenerator[SegmentTranslation | TranslationResponse]:
+        """The same, segment by segment, and at last the whole response."""
+        self.check_ready()
+        self.in_flight += 1
+        try:
+            async with aclosing(self.translator.stream(request)) as events:
+                async for event in events:
+                    yield event
         finally:
             self.in_flight -= 1
 

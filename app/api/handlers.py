@@ -69,14 +69,21 @@ def install(app: FastAPI, known_fields: Collection[str]) -> None:
         return respond(_from_http(request, error))
 
     async def known_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, (EngineError, TranslationError))
-        return respond(_from_known(error))
+        return respond(problem_of(error))
 
     app.add_exception_handler(ProblemError, problem_error)
     app.add_exception_handler(EngineError, known_error)
     app.add_exception_handler(TranslationError, known_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_exception)
+
+
+def problem_of(error: Exception) -> ProblemError:
+    """The problem for an error that was raised while translating; one that nobody foresaw is logged."""
+    if isinstance(error, (EngineError, TranslationError)):
+        return _from_known(error)
+    logger.error("failed", exc_info=error)
+    return ProblemError(INTERNAL, INTERNAL.example)
 
 
 def _from_validation(request: Request, error: RequestValidationError, known_fields: Collection[str]) -> ProblemError:
@@ -139,7 +146,7 @@ def _from_known(error: EngineError | TranslationError) -> ProblemError:
         case DeadlineError():
             return ProblemError(DEADLINE, _sentence(error, "allow more time or send less text"))
     logger.error("translation failed", reason=str(error))
-    return ProblemError(INTERNAL, "The service failed; its log says why under the request's id.")
+    return ProblemError(INTERNAL, INTERNAL.example)
 
 
 def _sentence(error: Exception, advice: str = "") -> str:

@@ -57,12 +57,16 @@ class RequestMiddleware:
         try:
             await self.app(scope, receive, send_with_headers)
         except ClientGoneError:
-            await Response(status_code=CLIENT_GONE)(scope, receive, send_with_headers)
+            if not status:
+                await Response(status_code=CLIENT_GONE)(scope, receive, send_with_headers)
+            status = CLIENT_GONE
         except Exception:
             logger.exception("failed")
             if not status:
                 await respond(_failed(request_id))(scope, receive, send_with_headers)
         finally:
+            # A streamed answer that fails says so at its end, where its first status has long been sent.
+            status = scope.get("state", {}).get("status", status)
             self._record(scope, status, time.monotonic() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.api.problems import Problem
+from app.api.v1_stream import StreamEvent
 
 # Only the files of Swagger UI are taken from the package: its own page has a script inside, which our content
 # security policy rightly forbids.
@@ -39,7 +40,8 @@ def install(app: FastAPI) -> None:
                 routes=app.routes,
             )
             _, definitions = models_json_schema(
-                [(Problem, "serialization")], ref_template="#/components/schemas/{model}"
+                [(Problem, "serialization"), (StreamEvent, "serialization")],
+                ref_template="#/components/schemas/{model}",
             )
             document["components"]["schemas"].update(definitions["$defs"])
             app.openapi_schema = document

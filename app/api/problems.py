@@ -40,6 +40,12 @@ UNSUPPORTED_PAIR = Kind(
 )
 NO_SUCH_PATH = Kind("no-such-path", 404, "Nothing at this path")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The method does not fit the path")
+NOT_ACCEPTABLE = Kind(
+    "not-acceptable",
+    406,
+    "No media type of the answer is accepted",
+    "The header Accept is image/png; let it take application/json, application/x-ndjson or text/event-stream.",
+)
 TOO_LARGE = Kind(
     "too-large",
     413,
@@ -72,7 +78,8 @@ DEADLINE = Kind(
     "The request was not translated within the 0.500 seconds it had; allow more time or send less text.",
 )
 DOCUMENTED = (
-    MALFORMED_JSON, UNSUPPORTED_PAIR, TOO_LARGE, NOT_JSON, INVALID_REQUEST, QUEUE_FULL, INTERNAL, NOT_READY, DEADLINE
+    MALFORMED_JSON, UNSUPPORTED_PAIR, NOT_ACCEPTABLE, TOO_LARGE, NOT_JSON, INVALID_REQUEST, QUEUE_FULL, INTERNAL,
+    NOT_READY, DEADLINE
 )  # fmt: skip
 
 
@@ -119,9 +126,15 @@ class ProblemError(Exception):
 
 
 def respond(error: ProblemError) -> Response:
-    """The response for a problem, with the request id that is bound in this context."""
+    """The response for a problem."""
+    body = json.dumps(document(error).model_dump(exclude_none=True), ensure_ascii=False)
+    return Response(body.encode("utf-8", "backslashreplace"), error.kind.status, error.headers, MEDIA_TYPE)
+
+
+def document(error: ProblemError) -> Problem:
+    """The document for a problem, with the request id that is bound in this context."""
     request_id = structlog.contextvars.get_contextvars().get("request_id")
-    problem = Problem(
+    return Problem(
         type=error.kind.type,
         title=error.kind.title,
         status=error.kind.status,
@@ -131,8 +144,6 @@ def respond(error: ProblemError) -> Response:
         limit=error.limit,
         pairs=None if error.pairs is None else list(error.pairs),
     )
-    body = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=False).encode("utf-8", "backslashreplace")
-    return Response(body, error.kind.status, error.headers, MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import BaseModel, Field
 
-from app.translator import Segment, Translation, TranslationResponse
+from app.translator import Segment, Translation, TranslationResponse, Unfinished
+
+SegmentStatusField = Annotated[
+    Literal["complete", "partial", "missing"],
+    Field(description="As in unfinished; always complete unless the request allowed partial answers."),
+]
 
 
 class PieceShape(BaseModel):
@@ -31,8 +38,23 @@ class AlternativeShape(BaseModel):
     alignment: list[SegmentShape] | None = Field(description="Null unless alignment was asked for.", examples=[None])
 
 
+class UnfinishedShape(BaseModel):
+    """A segment for which the time did not last, for a client to send again."""
+
+    segment: int = Field(description="Number of the segment in its text, from 0.", examples=[2])
+    start: int = Field(description="First character of the segment in the source text.", examples=[57])
+    end: int = Field(description="Character after its last.", examples=[80])
+    status: Literal["partial", "missing"] = Field(
+        description="partial: the text has the best that was found, which may break off. missing: it has nothing there."
+    )
+
+
 class TranslationShape(BaseModel):
     text: str = Field(examples=["Wo ist der Bahnhof?"])
+    status: Literal["complete", "partial"] = Field(
+        description="partial only where the request allowed it and its deadline passed: see unfinished."
+    )
+    unfinished: list[UnfinishedShape] = Field(description="Segments not translated to their end.", examples=[[]])
     score: float | None = Field(description="Null unless scores were asked for.", examples=[-0.32])
     alternatives: list[AlternativeShape] = Field(description="The n best but the first, best first.")
     alignment: list[SegmentShape] | None = Field(description="Null unless alignment was asked for.", examples=[None])
@@ -80,9 +102,17 @@ def _translation_of(translation: Translation) -> TranslationShape:
     ]
     return TranslationShape(
         text=translation.text,
+        status=translation.status,
+        unfinished=[_unfinished_of(segment) for segment in translation.unfinished],
         score=translation.score,
         alternatives=alternatives,
         alignment=_alignment_of(translation.alignment),
+    )
+
+
+def _unfinished_of(segment: Unfinished) -> UnfinishedShape:
+    return UnfinishedShape(
+        segment=segment.segment, start=segment.span.start, end=segment.span.end, status=segment.status
     )
 
 

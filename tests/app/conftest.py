@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from fastapi import FastAPI
 from service_harness import running
 from starlette.testclient import TestClient
+
+# Unconfigured, structlog prints every local variable of a traceback, tensors too: a minute for each.
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 
 
 @pytest.fixture(scope="session")

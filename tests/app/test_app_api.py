@@ -98,7 +98,8 @@ def test_alignment_spans_stand_in_the_whole_texts(client: TestClient) -> None:
 @pytest.mark.parametrize("text", ["", " ", "\n\t \u00a0", "\x00"])
 def test_blank_text_is_given_back(client: TestClient, text: str) -> None:
     (translation,) = translate(client, text, scores=True, alignment=True, n_best=3)["translations"]
-    assert translation == {"text": text, "score": None, "alternatives": [], "alignment": []}
+    nothing = {"score": None, "alternatives": [], "alignment": []}
+    assert translation == {"text": text, "status": "complete", "unfinished": [], **nothing}
 
 
 def test_white_space_around_and_between_sentences_survives(client: TestClient) -> None:
@@ -149,7 +150,7 @@ def test_every_example_of_the_openapi_document_is_answered(client: TestClient) -
     for example in examples:
         assert client.post("/v1/translate", json=example).status_code == 200
     responses = document["paths"]["/v1/translate"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "404", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(responses) == {"200", "400", "404", "406", "413", "415", "422", "429", "500", "503", "504"}
     assert "Problem" in document["components"]["schemas"] and "HTTPValidationError" not in json.dumps(document)
 
 
