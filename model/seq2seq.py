@@ -21,8 +21,6 @@ from model.encoder import Bridge, Encoder, LockedDropout
 
 Output: TypeAlias = Callable[[Tensor], Tensor]  # features (..., E) to logits (..., R) of R pieces
 
-Output: TypeAlias = Callable[[Tensor], Tensor]  # features (..., E) to logits (..., R) of R pieces
-
 
 class Seq2Seq(nn.Module):
     """LSTM encoder-decoder with attention (Bahdanau et al. 2015; Luong et al. 2015)."""

@@ -26,7 +26,11 @@ class RNNLayer(MatrixLayer):
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
-        return self.begin(torch.tanh(self._products(inputs, state, recurrent)))
+        return self.advance(self._products(inputs, state, recurrent), state)
+
+    def advance(self, products: Tensor, state: CellState) -> CellState:
+        """``h_t`` of the products (N, H)."""
+        return self.begin(torch.tanh(products))
 
     def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:
         """It has none."""
@@ -73,6 +77,9 @@ class GRULayer(MatrixLayer):
         reset, update, _, _ = self._parts(inputs, state, None)
         return {"reset": reset, "update": update}
 
+    def joined(self) -> None:
+        """None: the reset stands between the candidate's two products."""
+
     def _parts(self, inputs: Tensor, state: CellState, recurrent: Tensor | None) -> tuple[Tensor, ...]:
         """Both gates, and the two terms of the candidate, before the reset joins them."""
         weight = self.weight_hh if recurrent is None else recurrent
@@ -104,8 +111,12 @@ class LSTMLayer(LSTMKind):
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
-        write, forget, candidate, read = self._products(inputs, state, recurrent).chunk(4, dim=-1)
-        cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(write) * torch.tanh(candidate)
+        return self.advance(self._products(inputs, state, recurrent), state)
+
+    def advance(self, products: Tensor, state: CellState) -> CellState:
+        """``h_t`` and ``c_t`` of the products (N, 4H)."""
+        write, forget, candidate, read = products.chunk(4, dim=-1)
+        cell = torch.addcmul(torch.sigmoid(forget) * state.cell, torch.sigmoid(write), torch.tanh(candidate))
         return CellState(torch.sigmoid(read) * torch.tanh(cell), cell)
 
     def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:

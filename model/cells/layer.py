@@ -64,6 +64,17 @@ class RecurrentLayer(nn.Module):
         """Activations, between 0 and 1, of the gates at one position, (N, H) each, by the field's names."""
         raise NotImplementedError
 
+    def joined(self) -> tuple[Tensor, Tensor] | None:
+        """The one matrix (G, I + H), or (G, I), and bias (G) whose product with [x; h], or x, a step is made of.
+
+        None where a step is more than one product: such a kind is stepped as it is.
+        """
+        return None
+
+    def advance(self, products: Tensor, state: CellState) -> CellState:
+        """What a step does after its product (N, G), which it may overwrite only when no gradient is wanted."""
+        raise NotImplementedError
+
 
 class MatrixLayer(RecurrentLayer):
     """A layer whose hidden state comes back through a matrix: weights for ``blocks`` gates and candidates.
@@ -94,6 +105,10 @@ class MatrixLayer(RecurrentLayer):
         if not self.training or not self.recurrent_dropout:
             return self.weight_hh
         return functional.dropout(self.weight_hh, self.recurrent_dropout)
+
+    def joined(self) -> tuple[Tensor, Tensor] | None:
+        """``[W_ih W_hh]`` (blocks H, I + H) and the bias, unless the two products must be kept apart."""
+        return torch.cat([self.weight_ih, self.weight_hh], dim=1), self.bias
 
     def _products(self, inputs: Tensor, state: CellState, recurrent: Tensor | None) -> Tensor:
         """``W_ih x + W_hh h + b``, (N, blocks H), at one position."""

@@ -56,6 +56,9 @@ class LayerNormLSTMLayer(LSTMKind):
         write, forget, _, read = torch.sigmoid(self._gates(inputs, state, None)).chunk(4, dim=-1)
         return {"input": write, "forget": forget, "output": read}
 
+    def joined(self) -> None:
+        """None: each product is normalised by itself."""
+
     def _gates(self, inputs: Tensor, state: CellState, recurrent: Tensor | None) -> Tensor:
         """(N, 4H), before the nonlinearities."""
         weight, shape = self.weight_hh if recurrent is None else recurrent, self.bias.shape

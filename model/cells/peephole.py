@@ -40,19 +40,21 @@ class PeepholeLSTMLayer(LSTMKind):
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
-        _, cell, read = self._activations(inputs, state, recurrent)
+        return self.advance(self._products(inputs, state, recurrent), state)
+
+    def advance(self, products: Tensor, state: CellState) -> CellState:
+        """``h_t`` and ``c_t`` of the products (N, 4H), before the peepholes."""
+        _, cell, read = self._activations(products, state)
         return CellState(read * torch.tanh(cell), cell)
 
     def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:
         """``input``, ``forget`` and ``output`` at one position; a forget gate of 1 keeps the old cell."""
-        (write, forget), _, read = self._activations(inputs, state, None)
+        (write, forget), _, read = self._activations(self._products(inputs, state, None), state)
         return {"input": write, "forget": forget, "output": read}
 
-    def _activations(
-        self, inputs: Tensor, state: CellState, recurrent: Tensor | None
-    ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    def _activations(self, products: Tensor, state: CellState) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
         """Input and forget gate, the new cell, and the output gate that sees it."""
-        write, forget, candidate, read = self._products(inputs, state, recurrent).chunk(4, dim=-1)
+        write, forget, candidate, read = products.chunk(4, dim=-1)
         write = torch.sigmoid(write + self.peepholes[0] * state.cell)
         forget = torch.sigmoid(forget + self.peepholes[1] * state.cell)
         cell = forget * state.cell + write * torch.tanh(candidate)

@@ -55,8 +55,16 @@ class SSRULayer(RecurrentLayer):
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
-        forget, value = self._parts(inputs)
-        return self.begin(torch.lerp(value, state.cell.to(value.dtype), forget))
+        return self.advance(self._products(inputs), state)
+
+    def joined(self) -> tuple[Tensor, Tensor]:
+        """``weight_ih`` (2H, I) and a bias (2H): no hidden state comes back."""
+        return self.weight_ih, functional.pad(self.bias, (0, self.hidden))
+
+    def advance(self, products: Tensor, state: CellState) -> CellState:
+        """``h_t`` and ``c_t`` of the products (N, 2H)."""
+        forget, value = products.chunk(2, dim=-1)
+        return self.begin(torch.lerp(value, state.cell.to(value.dtype), torch.sigmoid(forget)))
 
     def gates(self, inputs: Tensor, state: CellState) -> dict[str, Tensor]:
         """``forget`` at one position; 1 keeps the old cell and lets nothing in."""
@@ -65,9 +73,13 @@ class SSRULayer(RecurrentLayer):
 
     def _parts(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Forget gate and new values, (..., H) each, of inputs (..., I)."""
-        bias = functional.pad(self.bias, (0, self.hidden))
-        forget, value = functional.linear(inputs, self.weight_ih, bias).chunk(2, dim=-1)
+        forget, value = self._products(inputs).chunk(2, dim=-1)
         return torch.sigmoid(forget), value
+
+    def _products(self, inputs: Tensor) -> Tensor:
+        """``W_f x + b_f`` beside ``W x``, (..., 2H)."""
+        weight, bias = self.joined()
+        return functional.linear(inputs, weight, bias)
 
 
 class _Scan(torch.autograd.Function):

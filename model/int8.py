@@ -1,0 +1,133 @@
+"""Kernels for products of int8: rows that hold integers from -127 to 127 times weights from -63 to 63.
+
+Weights have seven bits because processors with AVX2 alone add two products of bytes in 16 bits, where eight bits each
+would overflow: so every kernel gives the same integers on every processor. Activations keep eight.
+
+A kernel is made of the integer weights and the scales of their channels, and maps rows (N, I), float32, which it
+rounds, to ``scale * (Q_w q_x)`` (N, O) float32.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LARGEST_WEIGHT = 63
+OFFSET = 128  # the kernels want activations without a sign
+
+Product: TypeAlias = Callable[[Tensor], Tensor]
+Kernel: TypeAlias = Callable[[Tensor, Tensor], Product]
+
+
+def pack_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers (O, I) int8 and scales (O) float32 of ``weight`` (O, I): its channels' largest become 63."""
+    exact = weight.detach().float()
+    scale = (exact.abs().amax(dim=1) / LARGEST_WEIGHT).clamp_min(1e-30)
+    return (exact / scale.unsqueeze(1)).round_().to(torch.int8), scale
+
+
+class FbgemmKernel:
+    """FBGEMM, on x86: the faster one for few rows; AVX2, AVX-512 and its VNNI.
+
+    It is reached through torch's quantized tensors, which a later torch will not have.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        zero = torch.zeros(len(scale), dtype=torch.int64)
+        with _engine("fbgemm"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # that they are deprecated
+            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero, 0)
+            self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """As the module says."""
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        products: Tensor = multiply(rows, 1.0, OFFSET, self.packed)
+        return products
+
+
+class OneDnnKernel:
+    """oneDNN, which also has AMX."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self.packed = torch.ops.onednn.qlinear_prepack(weight, None)
+        self.scale, self.zero = scale, torch.zeros(len(scale), dtype=torch.int64)
+        # Told of the offset, oneDNN would compute this sum in every call.
+        self.correction = -OFFSET * scale * weight.sum(dim=1)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """As the module says."""
+        integers = rows.round().add_(OFFSET).to(torch.uint8)
+        weights = (self.packed, self.scale, self.zero, self.correction)
+        multiply = torch.ops.onednn.qlinear_pointwise
+        products: Tensor = multiply(integers, 1.0, 0, *weights, 1.0, 0, torch.float32, "none", [], "")
+        return products
+
+
+class PlainKernel:
+    """A float32 product of the integers, for processors without the others: exact while no sum reaches 2^24."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self.weight, self.scale = weight.float(), scale
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """As the module says."""
+        return functional.linear(rows.round(), self.weight) * self.scale
+
+
+KERNELS: tuple[Kernel, ...] = (FbgemmKernel, OneDnnKernel)
+
+
+def fastest_kernel(inputs: int, outputs: int, rows: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> Kernel:
+    """The kernel that is fastest here at a product (inputs, outputs), over the numbers of ``rows`` given.
+
+    One that fails, or differs from the plain kernel, is passed over; the plain one is always there.
+    """
+    generator = torch.Generator().manual_seed(1)
+    weight, scale = pack_weights(torch.randn(outputs, inputs, generator=generator))
+    samples = [(torch.randn(count, inputs, generator=generator) * 40).clamp_(-127, 127) for count in rows]
+    seconds: dict[Kernel, float] = {}
+    for kernel in kernels:
+        try:
+            product = kernel(weight, scale)
+            exact = all(_agree(product(sample), sample, weight, scale) for sample in samples)
+        except (RuntimeError, AttributeError):  # the wheel, or the processor, has no such operator
+            continue
+        if exact:
+            seconds[kernel] = sum(math.log(_seconds(product, sample)) for sample in samples)
+    return min(seconds, key=lambda kernel: seconds[kernel], default=PlainKernel)
+
+
+def _agree(found: Tensor, sample: Tensor, weight: Tensor, scale: Tensor) -> bool:
+    """Whether ``found`` are the products of integers, to float32's precision; a few channels stand for all."""
+    few = slice(0, 64)
+    expected = PlainKernel(weight[few], scale[few])(sample)
+    return torch.allclose(found[:, few], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def _seconds(product: Product, sample: Tensor) -> float:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        product(sample)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@contextmanager
+def _engine(name: str) -> Iterator[None]:
+    """``name`` as the engine that packs quantized weights."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = name
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
