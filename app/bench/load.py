@@ -88,18 +88,23 @@ async def offer(arrivals: Sequence[float], ask: Ask) -> list[Sample]:
 
 
 async def saturate(ask: Ask, clients: int, seconds: float) -> float:
-    """Answers a second while ``clients`` ask again as soon as they are answered: the capacity."""
-    began, numbers = time.perf_counter(), itertools.count()
-    samples: list[Sample] = []
+    """Answers a second while ``clients`` ask again as soon as they are answered: the capacity.
+
+    Goes on beyond ``seconds`` until every client has had some answers, so that there is a rate to speak of.
+    """
+    began, numbers, wanted = time.perf_counter(), itertools.count(), 2 * clients + 10
+    finished: list[float] = []  # times of the answers
 
     async def client() -> None:
-        while (due := time.perf_counter() - began) < seconds:
-            outcome = await ask(next(numbers))
-            samples.append(Sample(due, time.perf_counter() - began, outcome))
+        while time.perf_counter() - began < seconds or len(finished) < wanted:
+            if await ask(next(numbers)) == "answered":
+                finished.append(time.perf_counter())
             await asyncio.sleep(0)  # a refusal may come without a wait
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return _steady_rate(samples, seconds)
+    # The last answer of each client comes from a batch that is not filled again.
+    steady = finished[round(RAMP * len(finished)) : -clients]
+    return (len(steady) - 1) / (steady[-1] - steady[0])
 
 
 def summarise(samples: Sequence[Sample], share: float, rate: float, seconds: float) -> Load:

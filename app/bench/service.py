@@ -32,8 +32,8 @@ def measure(subject: Subject, settings: Settings, seconds: float, seed: int) -> 
     """The engine's capacity, then its answers under Poisson arrivals at shares of it, ``seconds`` for each."""
     with running(subject, settings) as engine:
         ask = asking(engine, subject, subject.sentences.take(SUPPLY), settings.deadline_ms / 1000)
-        # Twice what the batch holds: it is refilled at once, and nobody is refused.
-        clients = max(1, min(2 * settings.batch_tokens, settings.queue_tokens // 2) // _tokens(subject))
+        # As many as the batch would hold without any padding, so that some always wait and nobody is refused.
+        clients = max(1, min(settings.batch_tokens, settings.queue_tokens // 2) // _tokens(subject))
         return asyncio.run(_measure(ask, clients, settings.queue_tokens, seconds, seed))
 
 

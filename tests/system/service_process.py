@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,10 +36,13 @@ class ServiceProcess(NamedTuple):
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str | Path) -> Iterator[ServiceProcess]:
-    """Start ``ferry serve``, wait until it is ready, and end it; its log is written into ``folder``."""
+def serving(folder: Path, *arguments: str | Path, ferry: Sequence[str | Path] = (FERRY,)) -> Iterator[ServiceProcess]:
+    """Start ``ferry serve``, wait until it is ready, and end it; its log is written into ``folder``.
+
+    ``ferry`` is the command, where it is not the one that is installed.
+    """
     log_file = folder / "service.log"
-    command = [FERRY, "serve", "--port", "0", "--threads", "1", *arguments]
+    command = [*ferry, "serve", "--port", "0", "--threads", "1", *arguments]
     with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             service = ServiceProcess(process, _url(process, log_file), log_file)
