@@ -102,9 +102,9 @@ def _at(result: SegmentResult, rank: int) -> SegmentResult:
 
 def status_of(result: SegmentResult) -> SegmentStatus:
     """Whether a segment was translated, and to its end."""
-    if not result.hypotheses:
-        return "missing"
-    return "complete"
+    if result.complete:
+        return "complete"
+    return "partial" if result.hypotheses else "missing"
 
 
 def _mean_score(hypotheses: Sequence[Hypothesis]) -> float:

@@ -7,7 +7,10 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.engine.errors import SegmentFailedError
+from app.engine.jobs import Priority
 from tokenizer.subword import Piece
+
+BULK_TEXTS = 32  # a list of more texts is bulk, unless it says otherwise
 
 
 class TranslationOptions(BaseModel):
@@ -38,6 +41,15 @@ class TranslationRequest(BaseModel):
     target: str = Field(description="BCP 47 tag.")
     options: TranslationOptions = TranslationOptions()
     deadline_seconds: float | None = Field(None, gt=0, description="From now; None waits as long as it takes.")
+    partial: bool = Field(False, description="Whether to take what there is at the deadline, or DeadlineError.")
+    priority: Priority | None = Field(None, description="None: by the number of texts.")
+
+    @property
+    def urgency(self) -> Priority:
+        """The priority it asked for, or else has."""
+        if self.priority is not None:
+            return self.priority
+        return Priority.BULK if len(self.texts) > BULK_TEXTS else Priority.INTERACTIVE
 
 
 SegmentStatus = Literal["complete", "partial", "missing"]
@@ -123,6 +135,15 @@ class TranslationResponse(NamedTuple):
     target: str
     queue_seconds: float
     compute_seconds: float
+    pivot: str | None = None  # the language in between, where two models translated one after the other
+    models: tuple[ModelVersion, ...] = ()  # all that took part, in turn; ``model`` is the last of them
+
+
+class ModelVersion(NamedTuple):
+    """A checkpoint by its name."""
+
+    name: str
+    version: str
 
 
 class LanguagePair(NamedTuple):
@@ -170,6 +191,15 @@ class UnsupportedPairError(TranslationError):
         known = ", ".join(map(str, pairs))
         super().__init__(f"no model translates from {source!r} to {target!r}; the pairs there are: {known}")
         self.source, self.target, self.pairs = source, target, pairs
+
+
+class PivotOptionError(TranslationError):
+    """An option was asked for that has no meaning across two models. ``option`` is a field of TranslationOptions."""
+
+    def __init__(self, option: str, source: str, target: str, pivot: str) -> None:
+        reason = f"needs a model from {source} to {target}; there is only the way through {pivot}, by two models"
+        super().__init__(f"{option} {reason}")
+        self.option, self.reason = option, reason
 
 
 class TooManyTextsError(TranslationError):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 from app.assembly import Assembly
 from app.catalogue import Catalogue
-from app.engine import Engine, SegmentFailedError, SegmentJob
+from app.engine import Engine, ResultStream, SegmentFailedError, SegmentJob
 from app.languages import DuplicatePairError
 from app.passage import Passage
-from app.served import Facts
+from app.pivot import Leg, Limits, PivotStream
 from app.translation import (
     Alternative,
     BadTextError,
     LanguagePair,
+    ModelVersion,
+    PivotOptionError,
     Segment,
     SegmentTranslation,
     Span,
@@ -35,12 +37,15 @@ from model.checkpoint import CheckpointConfig
 from model.config import LengthPenalty
 from model.search import SearchOptions
 from tokenizer.normalize import InvalidTextError
+from tokenizer.subword import TokenizerPair
 
 __all__ = [
     "Alternative",
     "BadTextError",
     "DuplicatePairError",
     "LanguagePair",
+    "ModelVersion",
+    "PivotOptionError",
     "Segment",
     "SegmentTranslation",
     "Span",
@@ -82,7 +87,7 @@ class Translator:
         self.catalogue = catalogue
         self._engine = engine
         self._max_text_characters, self._max_texts = max_text_characters, max_texts
-        self._max_segment_characters, self._max_segment_pieces = max_segment_characters, max_segment_pieces
+        self._limits = Limits(max_segment_characters, max_segment_pieces)
 
     @property
     def pairs(self) -> tuple[LanguagePair, ...]:
@@ -93,7 +98,7 @@ class Translator:
         """Translate every text of a request, all of their segments together.
 
         A blank text is its own translation. Raises UnsupportedPairError, TooManyTextsError, TextTooLargeError,
-        BadTextError, TextFailedError, and the errors of :meth:`app.engine.engine.Engine.translate`.
+        BadTextError, TextFailedError, and the errors of :meth:`app.engine.engine.Engine.stream`.
         """
         async with aclosing(self.stream(request)) as events:
             async for event in events:
@@ -108,31 +113,56 @@ class Translator:
         is left to do.
         """
         deadline = None if request.deadline_seconds is None else time.monotonic() + request.deadline_seconds
-        (model,) = self.catalogue.route(request.source, request.target)
+        route = self.catalogue.route(request.source, request.target)
         self._check(request.texts)
-        async with model.in_use(deadline) as name:
-            events = self._stream(request, model.facts, name, deadline)
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+        async with AsyncExitStack() as stack:
+            legs = [
+                Leg(
+                    await stack.enter_async_context(model.in_use(deadline)),
+                    model.facts,
+                    search_options(request.options, model.facts.config),
+                )
+                for model in route
+            ]
+            _require_meaning(request.options, legs)
+            events = await stack.enter_async_context(aclosing(self._stream(request, legs, deadline)))
+            async for event in events:
+                yield event
 
     async def _stream(
-        self, request: TranslationRequest, facts: Facts, name: str, deadline: float | None
+        self, request: TranslationRequest, legs: Sequence[Leg], deadline: float | None
     ) -> AsyncGenerator[SegmentTranslation | TranslationResponse]:
         long = sum(map(len, request.texts)) > INLINE_CHARACTERS
-        assembly = await asyncio.to_thread(self._read, request, facts) if long else self._read(request, facts)
-        config = facts.config
-        options = search_options(request.options, config)
+        assembly = await asyncio.to_thread(self._read, request, legs) if long else self._read(request, legs)
+        options = legs[0].options
         jobs = [SegmentJob(tuple(pieces), options, request.options.alignment) for pieces in assembly.pieces]
+        results = self._translate(legs, jobs, deadline, request)
         try:
-            outcome = await self._engine.translate(name, jobs, deadline)
+            async with aclosing(results):
+                async for segment, result in results:
+                    yield assembly.add(segment, result)
         except SegmentFailedError as error:
             raise TextFailedError(assembly.text_of(error.segment), error) from error
-        for segment, result in enumerate(outcome.results):
-            yield assembly.add(segment, result)
         translations = await asyncio.to_thread(assembly.translations) if long else assembly.translations()
-        timings = (outcome.queue_seconds, outcome.compute_seconds)
-        yield TranslationResponse(translations, config.name, config.version, config.source, config.target, *timings)
+        yield _response(translations, legs, results)
+
+    def _translate(
+        self, legs: Sequence[Leg], jobs: Sequence[SegmentJob], deadline: float | None, request: TranslationRequest
+    ) -> ResultStream | PivotStream:
+        match legs:
+            case [leg]:
+                return self._engine.stream(leg.name, jobs, deadline, priority=request.urgency, partial=request.partial)
+            case [first, second]:
+                return PivotStream(
+                    self._engine,
+                    (first, second),
+                    jobs,
+                    deadline,
+                    self._limits,
+                    priority=request.urgency,
+                    partial=request.partial,
+                )
+        raise ValueError(f"a route has one model or two, got {len(legs)}")
 
     def _check(self, texts: Sequence[str]) -> None:
         if len(texts) > self._max_texts:
@@ -141,15 +171,43 @@ class Translator:
             if len(text) > self._max_text_characters:
                 raise TextTooLargeError(number, len(text), self._max_text_characters)
 
-    def _read(self, request: TranslationRequest, facts: Facts) -> Assembly:
-        limits = (self._max_segment_characters, self._max_segment_pieces)
+    def _read(self, request: TranslationRequest, legs: Sequence[Leg]) -> Assembly:
+        first, last = legs[0].facts, legs[-1].facts
+        source = first.tokenizers.source
         passages = []
         for number, text in enumerate(request.texts):
             try:
-                passages.append(Passage.read(text, facts.config.source, facts.tokenizers.source, *limits))
+                passages.append(Passage.read(text, first.config.source, source, *self._limits))
             except InvalidTextError as error:
                 raise BadTextError(number, str(error)) from error
-        return Assembly(passages, facts.tokenizers, request.options)
+        return Assembly(passages, TokenizerPair(source, last.tokenizers.target), request.options)
+
+
+def _require_meaning(options: TranslationOptions, legs: Sequence[Leg]) -> None:
+    """Raises PivotOptionError for what two models one after the other cannot give."""
+    if len(legs) < 2:
+        return
+    first, last = legs[0].facts.config, legs[-1].facts.config
+    for option, asked in (("n_best", options.n_best > 1), ("alignment", options.alignment), ("scores", options.scores)):
+        if asked:
+            raise PivotOptionError(option, first.source, last.target, first.target)
+
+
+def _response(
+    translations: list[Translation], legs: Sequence[Leg], results: ResultStream | PivotStream
+) -> TranslationResponse:
+    first, last = legs[0].facts.config, legs[-1].facts.config
+    return TranslationResponse(
+        translations,
+        last.name,
+        last.version,
+        first.source,
+        last.target,
+        results.queue_seconds,
+        results.compute_seconds,
+        pivot=first.target if len(legs) > 1 else None,
+        models=tuple(ModelVersion(leg.facts.config.name, leg.facts.config.version) for leg in legs),
+    )
 
 
 def search_options(options: TranslationOptions, config: CheckpointConfig) -> SearchOptions:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from app.api import problems
+from app.engine import Priority
 from app.settings import Settings
+from app.translation import BULK_TEXTS
 from app.translator import TranslationOptions, TranslationRequest
 from tokenizer.normalize import require_text
 
@@ -41,6 +43,7 @@ class TranslateBody(BaseModel):
                     "n_best": 3,
                     "scores": True,
                     "deadline_ms": 5000,
+                    "partial": True,
                 },
             ]
         },
@@ -56,7 +59,19 @@ class TranslateBody(BaseModel):
     )
     scores: bool = Field(False, description="Return the length-normalised log-probability of each translation.")
     alignment: bool = Field(False, description="Return pieces, their character spans and the attention between them.")
-    deadline_ms: int | None = Field(None, ge=1, description="Give up with 504 after this time; default of the service.")
+    deadline_ms: int | None = Field(
+        None, ge=1, description="Time for the whole request, then see partial; default of the service. Milliseconds."
+    )
+    partial: bool = Field(
+        False,
+        description="When the time is over, answer with what there is: what is not translated to its end is listed in"
+        " unfinished. Otherwise 504.",
+    )
+    priority: Literal["interactive", "bulk"] | None = Field(
+        None,
+        description="bulk lets what somebody waits for go first, and is not forgotten either. Without it, lists of"
+        f" more than {BULK_TEXTS} texts are bulk, all else is interactive.",
+    )
 
 
 def request_of(body: TranslateBody, settings: Settings) -> TranslationRequest:
@@ -81,4 +96,6 @@ def request_of(body: TranslateBody, settings: Settings) -> TranslationRequest:
             scores=body.scores,
         ),
         deadline_seconds=(body.deadline_ms or settings.deadline_ms) / 1000,
+        partial=body.partial,
+        priority=None if body.priority is None else Priority[body.priority.upper()],
     )
