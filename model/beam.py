@@ -23,21 +23,21 @@ class Batch(NamedTuple):
 
     memory: EnsembleMemory
     state: EnsembleState
+    restriction: Restriction | None  # what the sentences may write, where there is a shortlist
     scores: Tensor  # (B, K) float32, log-probability of each live hypothesis, -inf for a dead row
     pieces: Tensor  # (B, K, L) int64, begin-of-sentence first
     length: Tensor  # (B) int64, pieces in each slot's hypotheses, begin-of-sentence not counted
     beam: Tensor  # (B) int64, the sentence's beam size
     limit: Tensor  # (B) int64
     prefix: Tensor  # (B, P) int64, -1 where nothing is forced
-    restriction: Restriction | None = None  # what the sentences may write, where there is a shortlist
 
     def select(self, slots: Tensor) -> Batch:
         """Drop or reorder sentences."""
         width = self.scores.shape[1]
         rows = (slots.unsqueeze(1) * width + torch.arange(width, device=slots.device)).flatten()
-        rest = (part.index_select(0, slots) for part in self[2:-1])
+        rest = (part.index_select(0, slots) for part in self[3:])
         restriction = self.restriction and self.restriction.select(slots)
-        return Batch(self.memory.select(slots), self.state.select(rows), *rest, restriction)
+        return Batch(self.memory.select(slots), self.state.select(rows), restriction, *rest)
 
 
 class Extended(NamedTuple):
@@ -140,9 +140,9 @@ def join(first: Batch, second: Batch) -> Batch:
     length = max(first.pieces.shape[2], second.pieces.shape[2])
     prefix = max(first.prefix.shape[1], second.prefix.shape[1])
     one, other = (_resize(batch, width, positions, length, prefix) for batch in (first, second))
-    rest = (torch.cat(parts) for parts in zip(one[2:-1], other[2:-1], strict=True))
+    rest = (torch.cat(parts) for parts in zip(one[3:], other[3:], strict=True))
     restriction = one.restriction.join(other.restriction) if one.restriction and other.restriction else None
-    return Batch(one.memory.join(other.memory), one.state.join(other.state), *rest, restriction)
+    return Batch(one.memory.join(other.memory), one.state.join(other.state), restriction, *rest)
 
 
 def trim(batch: Batch) -> Batch:

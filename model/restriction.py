@@ -56,7 +56,9 @@ class Restriction:
 
     def join(self, other: Restriction) -> Restriction:
         """For the sentences of both."""
-        pieces = torch.cat([self.pieces, other.pieces]).unique()
+        either = torch.zeros(self.model.config.target_vocabulary, dtype=torch.bool, device=self.pieces.device)
+        either[self.pieces] = either[other.pieces] = True
+        pieces = either.nonzero().squeeze(1)
         joined = Restriction(self.model, pieces, torch.cat([self._spread(pieces), other._spread(pieces)]))
         if len(pieces) == len(self.pieces):
             joined._rows = self._rows

@@ -219,13 +219,13 @@ class BeamSearch:
         return Batch(
             memory=memory,
             state=self.model.start(memory).select(rows),
+            restriction=self._restrict(sources, sentences),
             scores=scores,
             pieces=torch.full((slots, width, 1), config.bos, dtype=torch.int64, device=device),
             length=torch.zeros(slots, dtype=torch.int64, device=device),
             beam=torch.tensor([sentence.options.beam_size for sentence in sentences], device=device),
             limit=torch.tensor([sentence.limit for sentence in sentences], device=device),
             prefix=torch.tensor(prefix, dtype=torch.int64, device=device).view(slots, longest),
-            restriction=self._restrict(sources, sentences),
         )
 
     def _restrict(self, sources: Sequence[Sequence[int]], sentences: list[_Sentence]) -> Restriction | None:
