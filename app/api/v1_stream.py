@@ -154,9 +154,12 @@ def _examples() -> list[SegmentEvent | AnswerEvent]:
     whole = TranslationShape(
         text=f"{first} {second}", status="complete", unfinished=[], score=None, alternatives=[], alignment=None
     )
+    model = ModelShape(name="en-de", version="1")
     answer = TranslateAnswer(
         translations=[whole],
-        model=ModelShape(name="en-de", version="1"),
+        model=model,
+        pivot=None,
+        models=[model],
         source="en",
         target="de",
         timings=TimingsShape(queue_ms=0.4, compute_ms=41.2, total_ms=42.1),
