@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal
 
 import typer
 
-from app.settings import PREFIX, Settings, SettingsError, flag, load_settings
+from app.explain import explanation
+from app.settings import PREFIX, Settings, flag, load_settings
 
 # What computes is imported by the command that computes: torch takes seconds, and --help should not.
 
@@ -30,15 +31,21 @@ def main() -> None:
 
 @application.command()
 def serve(**flags: Any) -> None:
-    """Serve translations over HTTP until SIGTERM or Ctrl-C. Each flag is also an environment variable."""
+    """Serve translations over HTTP until SIGTERM or Ctrl-C; SIGHUP reads the checkpoints anew.
+
+    Each flag is also an environment variable.
+    """
     with _explained():
         settings = load_settings(flags)
-        from app import logs, server
-        from app.main import create_app
+        if settings.workers > 1:
+            from app import workers
 
-        service = create_app(settings)
-        logs.configure(settings.log_level)
-        server.run(service)
+            workers.serve(settings)
+        else:
+            from app import server
+            from app.hangup import Hangup
+
+            server.serve(settings, Hangup())
 
 
 def _serve_parameters() -> list[inspect.Parameter]:
@@ -83,6 +90,10 @@ def translate(
     n_best: Annotated[int, typer.Option(min=1, help="Translations a line, as: number ||| translation ||| score.")] = 1,
     length_penalty: Annotated[float | None, typer.Option(min=0, max=5, help="Exponent of the length penalty.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line: text, score, alternatives.")] = False,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "int8"],
+        typer.Option(help="Arithmetic of the model; auto measures and takes the fastest."),
+    ] = "float32",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for computing; else the cores at hand.")] = None,
     progress: Annotated[
         bool | None, typer.Option(help="Progress bar on standard error; else only on a terminal.")
@@ -99,7 +110,7 @@ def translate(
 
         options = TranslationOptions(beam_size=beam_size, n_best=n_best, length_penalty=length_penalty)
         shown = sys.stderr.isatty() if progress is None else progress
-        task = translate_command.Task(source_file, output, document, as_json, shown, options)
+        task = translate_command.Task(source_file, output, document, as_json, shown, options, precision)
         settings = load_settings({"checkpoints": checkpoint or None, "threads": threads})
         translate_command.run(settings, source, target, task)
 
@@ -116,7 +127,7 @@ def info(
         from app import info_command
 
         settings = load_settings({"checkpoints": checkpoint or None})
-        info_command.run(settings.checkpoint_folders(), as_json)
+        info_command.run(settings.checkpoint_folders(), settings.precision, as_json)
 
 
 @application.command()
@@ -130,6 +141,8 @@ def bench(
     source: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text, a sentence a line; else random pieces.")
     ] = None,
+    precision: Annotated[str | None, typer.Option(help="As for ferry serve.")] = None,
+    shortlist: Annotated[bool | None, typer.Option(help="As for ferry serve.")] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, help="Hypotheses kept at each step.")] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Sentences together; repeatable.")] = None,
     sentences: Annotated[int, typer.Option(min=1, help="Translated in each round, for each batch size.")] = 256,
@@ -161,7 +174,13 @@ def bench(
             json=as_json,
             plot=plot,
         )
-        flags = {"checkpoints": checkpoint and (checkpoint,), "threads": threads, "queue_tokens": queue_tokens}
+        flags = {
+            "checkpoints": checkpoint and (checkpoint,),
+            "precision": precision,
+            "shortlist": shortlist,
+            "threads": threads,
+            "queue_tokens": queue_tokens,
+        }
         bench_command.run(load_settings(flags), task)
 
 
@@ -170,25 +189,12 @@ def _explained() -> Iterator[None]:
     """An error that a user can mend becomes one line on standard error and status 1."""
     try:
         yield
-    except (SettingsError, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # whoever read the output has had enough; Typer ends quietly
-            raise
-        _fail(error)
     except Exception as error:
-        from app.files import InputError
-        from app.translator import DuplicatePairError, TranslationError
-        from model.checkpoint import CheckpointError
-        from tokenizer.subword import TokenizerError
-
-        if not isinstance(error, (CheckpointError, TokenizerError, TranslationError, DuplicatePairError, InputError)):
+        message = explanation(error)
+        if message is None:
             raise
-        _fail(error)
-
-
-def _fail(error: Exception) -> NoReturn:
-    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    typer.echo(f"ferry: {message}", err=True)
-    raise typer.Exit(1) from error
+        typer.echo(f"ferry: {message}", err=True)
+        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

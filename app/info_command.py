@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import SUMS, CheckpointConfig, Evaluation, load_checkpoint
+from model.precision import Precision, prepare
 from tokenizer.subword import load_tokenizers
 
 
@@ -28,30 +29,40 @@ class Info(NamedTuple):
     folder: Path
     config: CheckpointConfig
     parameters: int
+    precision: Precision  # in which it would be served on this machine
+    measured: dict[str, float]  # seconds of a decoding step in each precision that was tried
     files: list[File]
 
 
-def run(folders: Sequence[Path], as_json: bool) -> None:
+def run(folders: Sequence[Path], precision: Literal["auto"] | Precision, as_json: bool) -> None:
     """Print what each checkpoint is. Raises CheckpointError and TokenizerError for one that cannot be used."""
-    for info in map(inspect, folders):
+    for info in (inspect(folder, precision) for folder in folders):
         if as_json:
             print(_json(info))
         else:
             _print(info, Console(highlight=False, soft_wrap=True))
 
 
-def inspect(folder: Path) -> Info:
+def inspect(folder: Path, precision: Literal["auto"] | Precision) -> Info:
     """Check a checkpoint as serving would, and gather what there is to say. Raises CheckpointError, TokenizerError."""
     checkpoint = load_checkpoint(folder)
     load_tokenizers(folder)
     entries = (line.split("  ", 1) for line in (folder / SUMS).read_text("ascii").splitlines())
     files = [File(name, (folder / name).stat().st_size, digest) for digest, name in entries]
-    return Info(folder, checkpoint.config, sum(weight.numel() for weight in checkpoint.model.parameters()), files)
+    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
+    prepared = prepare(checkpoint.model, precision)
+    return Info(folder, checkpoint.config, parameters, prepared.precision, prepared.measured, files)
 
 
 def _json(info: Info) -> str:
     files = [file._asdict() for file in info.files]
-    content = {"folder": str(info.folder), "parameters": info.parameters, "files": files}
+    content = {
+        "folder": str(info.folder),
+        "parameters": info.parameters,
+        "serving_precision": info.precision,
+        "step_seconds": info.measured,
+        "files": files,
+    }
     return json.dumps({**content, **info.config.model_dump(mode="json")}, ensure_ascii=False)
 
 
@@ -80,6 +91,7 @@ def _facts(info: Info) -> Table:
             f"beam {config.beam_size}, length penalty {config.length_penalty.kind} {config.length_penalty.alpha:g},"
             f" at most {config.length_limit.cap} pieces",
         ),
+        ("served here in", _serving(info)),
         ("trained on", "; ".join(training.data)),
         (
             "training",
@@ -90,6 +102,11 @@ def _facts(info: Info) -> Table:
     ):
         table.add_row(name, value)
     return table
+
+
+def _serving(info: Info) -> str:
+    steps = ", ".join(f"{name} {seconds * 1000:.2f} ms" for name, seconds in info.measured.items())
+    return f"{info.precision} (a decoding step: {steps})" if steps else info.precision
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> Table | str:

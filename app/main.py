@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -10,11 +11,14 @@ import anyio.to_thread
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import handlers, health, metrics, openapi, pages, v1
+from app.api import admin, handlers, health, metrics, openapi, pages, v1
 from app.api.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.api.v1_request import TranslateBody
 from app.service import Service
 from app.settings import Settings, load_settings
+from model.precision import Precision
+
+READY_SECONDS = 120.0
 
 DESCRIPTION = """Translates text between the language pairs of the loaded checkpoints.
 
@@ -24,13 +28,13 @@ Limits of this service: {max_text_characters} characters (Unicode code points) a
 {max_body_bytes} bytes a request, a beam of {max_beam_size}, {deadline_ms} ms."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, precisions: Mapping[str, Precision] | None = None) -> FastAPI:
     """Load the checkpoints and build the application; its lifespan runs the engine.
 
-    Without ``settings`` they are read from the environment. Raises SettingsError, CheckpointError or TokenizerError
-    for what cannot be loaded.
+    Without ``settings`` they are read from the environment; ``precisions`` stand above theirs, by model. Raises
+    SettingsError, CheckpointError or TokenizerError for what cannot be loaded.
     """
-    service = Service(settings or load_settings())
+    service = Service(settings or load_settings(), precisions)
     app = FastAPI(
         title="Ferry",
         version=version("ferry-nmt"),
@@ -46,6 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     handlers.install(app, known_fields=tuple(TranslateBody.model_fields))
     for room in (v1, health, metrics):
         app.include_router(room.router)
+    if service.settings.admin_token is not None:
+        app.include_router(admin.router)
     openapi.install(app)
     pages.install(app)
     _add_middleware(app, service)
@@ -56,9 +62,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     service.start()
+    if service.settings.workers > 1:  # the others serve meanwhile; this one would only refuse
+        await anyio.to_thread.run_sync(service.engine.wait_until_ready, READY_SECONDS)
+    keeping = asyncio.create_task(service.keep_house())
     try:
         yield
     finally:
+        keeping.cancel()
         await anyio.to_thread.run_sync(service.stop)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from app.engine import SegmentResult
 from app.passage import Passage
 from app.translator import Translation, TranslationOptions, search_options
 from model.checkpoint import Checkpoint
+from model.precision import Precision, prepare
 from model.search import translate
 from tokenizer.segment import Document
 from tokenizer.subword import load_tokenizers
@@ -17,10 +19,16 @@ MAX_CHARACTERS, MAX_PIECES = 500, 128  # of a segment; longer ones are cut
 
 
 class OfflineTranslator:
-    """Translates many texts with one checkpoint. Raises TokenizerError for a checkpoint without tokenizers."""
+    """Translates many texts with one checkpoint.
 
-    def __init__(self, checkpoint: Checkpoint, options: TranslationOptions) -> None:
+    Raises TokenizerError for a checkpoint without tokenizers, PrecisionError for a precision that cannot be had.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, options: TranslationOptions, precision: Literal["auto"] | Precision = "float32"
+    ) -> None:
         self._checkpoint, self._options = checkpoint, options
+        self._model = prepare(checkpoint.model, precision).model
         self._search = search_options(options, checkpoint.config)
         self._tokenizers = load_tokenizers(checkpoint.folder)
 
@@ -52,8 +60,7 @@ class OfflineTranslator:
         return Passage.read(text, config.source, self._tokenizers.source, MAX_CHARACTERS, MAX_PIECES)
 
     def _translate(self, sources: Sequence[Sequence[int]]) -> list[SegmentResult]:
-        checkpoint = self._checkpoint
-        found = translate(checkpoint.model, sources, self._search, checkpoint.config.length_limit)
+        found = translate(self._model, sources, self._search, self._checkpoint.config.length_limit)
         return [SegmentResult(hypotheses, []) for hypotheses in found]
 
     def _write(self, passage: Passage, results: Sequence[SegmentResult]) -> Translation:

@@ -14,9 +14,18 @@ import structlog
 from app.engine import DeadlineError, NotReadyError
 from app.translation import LanguagePair
 from model.checkpoint import CheckpointConfig
+from model.precision import Precision
 from tokenizer.subword import TokenizerPair
 
 logger = structlog.get_logger("app.models")
+
+
+class ChangedCheckpointError(Exception):
+    """A folder does not hold the checkpoint any more that was loaded from it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} holds another checkpoint now")
+        self.folder = folder
 
 
 class Facts(NamedTuple):
@@ -27,7 +36,7 @@ class Facts(NamedTuple):
     config: CheckpointConfig
     tokenizers: TokenizerPair
     parameters: int
-    precision: str  # in which the engine computes
+    precision: Precision  # in which the engine computes
     measured: dict[str, float]  # seconds of each precision that was tried; empty where it was set
     shortlist: bool  # whether the vocabulary is cut to a shortlist
 
@@ -58,6 +67,7 @@ class ServedModel:
         self._unused = asyncio.Event()
         self._unused.set()
         self._last_used = time.monotonic()
+        self.outdated = False  # dropped, and its folder holds another checkpoint now
 
     @property
     def pair(self) -> LanguagePair:
@@ -121,6 +131,7 @@ class ServedModel:
         try:
             self._handle = await asyncio.to_thread(self._weights.load_again, self.facts)
         except Exception as error:
+            self.outdated = isinstance(error, ChangedCheckpointError)
             logger.error("a dropped model could not be loaded again", model=self.pair.model, reason=str(error))
             raise NotReadyError(f"the model {self.pair.model} could not be loaded again: {error}") from error
         finally:

@@ -1,8 +1,9 @@
-"""What one process serves with: its checkpoints, their translator, the engine, and whether it is being shut down."""
+"""What one process serves with: its models, their translator, the engine, and whether it is being shut down."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, cast
 
@@ -10,10 +11,15 @@ from fastapi import Depends, Request
 
 from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
+from app.loading import Loader
 from app.metrics import Metrics
+from app.reload import Reloader, Report
+from app.served import ServedModel
 from app.settings import Settings
 from app.translator import SegmentTranslation, TranslationRequest, TranslationResponse, Translator
-from model.checkpoint import load_checkpoint
+from model.precision import Precision
+
+HOUSEKEEPING_SECONDS = 1.0
 
 
 class Service:
@@ -22,20 +28,30 @@ class Service:
     Raises SettingsError, CheckpointError, TokenizerError and DuplicatePairError for what cannot be loaded.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, precisions: Mapping[str, Precision] | None = None) -> None:
+        """``precisions`` are those to compute in, by model; the others compute as the settings say."""
         self.settings = settings
         self.metrics = Metrics()
-        checkpoints = [load_checkpoint(folder) for folder in settings.checkpoint_folders()]
-        self.engine = Engine(
-            {item.config.name: (item.model, item.config.length_limit) for item in checkpoints},
+        loader = Loader(settings.precision, settings.shortlist, precisions or {})
+        read = [loader.read(folder) for folder in settings.checkpoint_folders()]
+        named = {loader.name(facts): (facts, ready) for facts, ready in read}
+        served = [ServedModel(facts, name, loader) for name, (facts, _) in named.items()]
+        catalogue = Catalogue(served, pivot=settings.pivot)
+        self.engine = loader.engine = Engine(
+            {name: ready for name, (_, ready) in named.items()},
             queue_tokens=settings.queue_tokens,
             batch_tokens=settings.batch_tokens,
             threads=settings.thread_count(),
             observer=self.metrics,
+            lanes=settings.lanes,
+            cache_tokens=settings.cache_tokens,
+            longest_wait_seconds=settings.longest_wait_seconds,
+            stuck_seconds=settings.stuck_seconds,
         )
-        self.metrics.watch_speed(lambda: self.engine.tokens_per_second)
+        self.tell_others: Callable[[], None] = lambda: None  # the other workers, that there is something to reload
+        self._reloader = Reloader(settings.checkpoint_folders, loader, pivot=settings.pivot)
         self.translator = Translator(
-            Catalogue.of(checkpoints),
+            catalogue,
             self.engine,
             max_text_characters=settings.max_text_characters,
             max_texts=settings.max_texts,
@@ -56,6 +72,26 @@ class Service:
         """End the engine's thread; requests still under way get NotReadyError. Blocks for a step at most."""
         self.drain()
         self.engine.stop(drain_seconds=0.0)
+
+    async def keep_house(self) -> None:
+        """What has to be seen to once in a while, until cancelled: metrics, and models that nobody uses."""
+        while True:
+            self.metrics.sample(self.engine.tokens_per_second, self.catalogue.models)
+            if self.settings.idle_unload_minutes is not None:
+                for model in self.catalogue.models:
+                    await model.drop_if_unused(self.settings.idle_unload_minutes * 60)
+            if any(model.outdated for model in self.catalogue.models):
+                await self.reload()
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def reload(self) -> Report:
+        """Read the checkpoint folders anew and serve what they hold now; no request is dropped, and no error raised."""
+        report = await self._reloader.reload(lambda: self.catalogue, self._exchange)
+        self.metrics.reloaded(failed=bool(report.failed))
+        return report
+
+    def _exchange(self, catalogue: Catalogue) -> None:
+        self.translator.catalogue = catalogue
 
     def drain(self) -> None:
         """From now on refuse new requests; those under way go on."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FERRY_"
@@ -29,17 +29,50 @@ class Settings(BaseSettings):
 
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
-        description=f"Checkpoint folders, one a language pair: separated by '{os.pathsep}' in the variable; the flag is"
-        " --checkpoint DIR and repeatable. None: every folder in app/checkpoints/.",
+        description="Checkpoint folders, one a language pair, or folders that hold some: separated by"
+        f" '{os.pathsep}' in the variable; the flag is --checkpoint DIR and repeatable. None: app/checkpoints/.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    threads: int | None = Field(None, ge=1, le=1024, description="Threads for computing. None: the cores at hand.")
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes that serve the port together, each with its own copy of the models."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Threads for computing in a worker. None: its share of the cores at hand.",
+    )
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Batches translated side by side by the threads. None: measured at start.",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="Arithmetic of the models. auto: the fastest here, measured when a model is loaded."
+    )
+    shortlist: bool = Field(
+        False, description="Choose among the likely words only, where a checkpoint has a shortlist: faster, less exact."
+    )
+    pivot: bool = Field(True, description="Translate through a third language where no model has the pair itself.")
+    idle_unload_minutes: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Drop a model from memory when unused so long; the next request waits until it is loaded again.",
+    )
     batch_tokens: int = Field(
         4096, ge=64, description="Padded source pieces translated together; more is faster and needs more memory."
     )
     queue_tokens: int = Field(
         65536, ge=64, description="Source pieces that may wait or be under way; requests beyond it get 429."
+    )
+    longest_wait_seconds: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="Requests that would wait longer, as far as can be told, get 429."
+    )
+    cache_tokens: int = Field(
+        262_144, ge=0, description="Size of the memory for sentences that come again, 35 bytes a token; 0 has none."
     )
     max_text_characters: int = Field(20_000, ge=1, description="Longest text in characters; a longer one gets 413.")
     max_texts: int = Field(1_000, ge=1, description="Most texts in a request; a longer list gets 413.")
@@ -50,6 +83,16 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(
         30.0, ge=0, allow_inf_nan=False, description="On SIGTERM, time for the requests under way to finish."
+    )
+    stuck_seconds: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="The process ends with status 70 when computing has stood still for so long; start it anew then.",
+    )
+    admin_token: SecretStr | None = Field(
+        None,
+        description="Bearer token for POST /admin/reload; without one there is no such path. Set it by variable.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the service, separated by commas; '*' for any."
@@ -75,8 +118,8 @@ class Settings(BaseSettings):
         return origins
 
     def checkpoint_folders(self) -> tuple[Path, ...]:
-        """The folders to load: those asked for, or every bundled one. Raises SettingsError when there is none."""
-        folders = self.checkpoints or tuple(sorted(path.parent for path in BUNDLED.glob("*/config.json")))
+        """The folders to load, as they are at this moment. Raises SettingsError when there is none."""
+        folders = tuple(folder for path in self.checkpoints or (BUNDLED,) for folder in _checkpoints_in(path))
         if not folders:
             raise SettingsError(
                 f"there is no checkpoint to load: {BUNDLED} holds none; name one with --checkpoint DIR"
@@ -85,8 +128,14 @@ class Settings(BaseSettings):
         return folders
 
     def thread_count(self) -> int:
-        """Threads to compute on: as set, or the cores this process may use."""
-        return self.threads or available_cores()
+        """Threads to compute on in each worker: as set, or its share of the cores this process may use."""
+        return self.threads or max(1, available_cores() // self.workers)
+
+
+def _checkpoints_in(path: Path) -> list[Path]:
+    """The folder itself, or every checkpoint in it where it is a folder of checkpoints."""
+    inside = sorted(file.parent for file in path.glob("*/config.json") if not file.parent.name.startswith("."))
+    return inside if path == BUNDLED or (inside and not (path / "config.json").exists()) else [path]
 
 
 def available_cores() -> int:

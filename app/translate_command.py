@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from rich.console import Console
@@ -16,6 +16,7 @@ from app.offline import OfflineTranslator
 from app.settings import Settings, SettingsError
 from app.translator import LanguagePair, TranslationOptions
 from model.checkpoint import Checkpoint, load_checkpoint, read_config
+from model.precision import Precision
 
 LINES = 256  # translated together, and a step of the progress bar
 
@@ -29,6 +30,7 @@ class Task(NamedTuple):
     json: bool
     progress: bool
     options: TranslationOptions
+    precision: Literal["auto"] | Precision
 
 
 def run(settings: Settings, source: str | None, target: str | None, task: Task) -> None:
@@ -37,7 +39,7 @@ def run(settings: Settings, source: str | None, target: str | None, task: Task) 
     Raises InputError, SettingsError, UnsupportedPairError, OSError, CheckpointError and TokenizerError.
     """
     torch.set_num_threads(settings.thread_count())
-    translator = OfflineTranslator(_choose(settings, source, target), task.options)
+    translator = OfflineTranslator(_choose(settings, source, target), task.options, task.precision)
     with opened(task.source, task.output) as (text, stream), _bar(task.progress) as bar:
         output = Output(stream, task.json, task.options.n_best)
         (_translate_document if task.document else _translate_lines)(translator, text, output, bar)

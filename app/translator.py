@@ -115,6 +115,7 @@ class Translator:
         deadline = None if request.deadline_seconds is None else time.monotonic() + request.deadline_seconds
         route = self.catalogue.route(request.source, request.target)
         self._check(request.texts)
+        _require_meaning(request.options, [model.facts.config for model in route])
         async with AsyncExitStack() as stack:
             legs = [
                 Leg(
@@ -124,7 +125,6 @@ class Translator:
                 )
                 for model in route
             ]
-            _require_meaning(request.options, legs)
             events = await stack.enter_async_context(aclosing(self._stream(request, legs, deadline)))
             async for event in events:
                 yield event
@@ -183,11 +183,11 @@ class Translator:
         return Assembly(passages, TokenizerPair(source, last.tokenizers.target), request.options)
 
 
-def _require_meaning(options: TranslationOptions, legs: Sequence[Leg]) -> None:
+def _require_meaning(options: TranslationOptions, route: Sequence[CheckpointConfig]) -> None:
     """Raises PivotOptionError for what two models one after the other cannot give."""
-    if len(legs) < 2:
+    if len(route) < 2:
         return
-    first, last = legs[0].facts.config, legs[-1].facts.config
+    first, last = route
     for option, asked in (("n_best", options.n_best > 1), ("alignment", options.alignment), ("scores", options.scores)):
         if asked:
             raise PivotOptionError(option, first.source, last.target, first.target)

@@ -32,7 +32,14 @@ from app.api.problems import (
     show,
 )
 from app.engine import DeadlineError, EngineError, NotReadyError, QueueFullError, RequestTooLargeError
-from app.translator import BadTextError, TextTooLargeError, TooManyTextsError, TranslationError, UnsupportedPairError
+from app.translator import (
+    BadTextError,
+    PivotOptionError,
+    TextTooLargeError,
+    TooManyTextsError,
+    TranslationError,
+    UnsupportedPairError,
+)
 
 SHOWN_FIELDS = 20
 RETRY_SECONDS = 2.0  # until a service that warms up is worth asking again
@@ -137,6 +144,8 @@ def _from_known(error: EngineError | TranslationError) -> ProblemError:
             return ProblemError(UNSUPPORTED_PAIR, detail, pairs=pairs)
         case TextTooLargeError() | TooManyTextsError() | RequestTooLargeError():
             return ProblemError(TOO_LARGE, _sentence(error), limit=error.limit)
+        case PivotOptionError():
+            return invalid(error.option, error.reason)
         case BadTextError():
             return invalid("text", error.reason)
         case QueueFullError():

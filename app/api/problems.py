@@ -32,6 +32,12 @@ class Kind(NamedTuple):
 MALFORMED_JSON = Kind(
     "malformed-json", 400, "The body is not JSON", "The body is not JSON: Expecting value at character 8."
 )
+UNAUTHORIZED = Kind(
+    "unauthorized",
+    401,
+    "The token is missing or wrong",
+    "Send the header Authorization: Bearer, with the token that FERRY_ADMIN_TOKEN sets.",
+)
 UNSUPPORTED_PAIR = Kind(
     "unsupported-pair",
     404,
@@ -68,6 +74,12 @@ QUEUE_FULL = Kind(
     "queue-full", 429, "The queue is full", "The queue of 65536 tokens has no room; try again in 1.3 seconds."
 )
 INTERNAL = Kind("internal", 500, "The service failed", "The service failed; its log says why under the request's id.")
+RELOAD_FAILED = Kind(
+    "reload-failed",
+    500,
+    "A checkpoint could not be loaded",
+    "/checkpoints/en-fr/SHA256SUMS is missing. Loaded: en-de; the rest is served as before.",
+)
 NOT_READY = Kind(
     "not-ready", 503, "The service is not ready", "The service is shutting down; ask again in a few seconds."
 )

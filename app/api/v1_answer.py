@@ -75,7 +75,12 @@ class TimingsShape(BaseModel):
 
 class TranslateAnswer(BaseModel):
     translations: list[TranslationShape] = Field(description="One for each text, in order.")
-    model: ModelShape
+    model: ModelShape = Field(description="That wrote the translation.")
+    pivot: str | None = Field(
+        description="Language in between: no model has the pair itself, so two translated one after the other.",
+        examples=[None],
+    )
+    models: list[ModelShape] = Field(description="All models that took part, in turn: one, or two with a pivot.")
     source: str = Field(description="Of the model: en where en-US was asked for and only en is there.", examples=["en"])
     target: str = Field(examples=["de"])
     timings: TimingsShape
@@ -85,6 +90,8 @@ def answer_of(response: TranslationResponse, seconds: float) -> TranslateAnswer:
     return TranslateAnswer(
         translations=[_translation_of(translation) for translation in response.translations],
         model=ModelShape(name=response.model, version=response.version),
+        pivot=response.pivot,
+        models=[ModelShape(name=model.name, version=model.version) for model in response.models],
         source=response.source,
         target=response.target,
         timings=TimingsShape(

@@ -15,7 +15,8 @@ from app.settings import Settings
 @contextmanager
 def running(**settings: Any) -> Iterator[TestClient]:
     """A client of a service that has started and warmed up."""
-    app = create_app(Settings(threads=1, **settings))
+    defaults = {"threads": 1, "lanes": 1, "precision": "float32", "stuck_seconds": 600}
+    app = create_app(Settings(**{**defaults, **settings}))
     with TestClient(app, raise_server_exceptions=False) as client:
         app.state.service.engine.wait_until_ready(120)
         yield client

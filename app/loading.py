@@ -1,0 +1,114 @@
+"""Checkpoint folders to served models: read, checked, made ready for this machine and handed to the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from app.engine import Engine
+from app.engine.models import EngineModel
+from app.served import ChangedCheckpointError, Facts, ServedModel
+from model.checkpoint import SUMS, Checkpoint, CheckpointError, CheckpointMissingError, load_checkpoint
+from model.precision import Precision, prepare
+from tokenizer.subword import load_tokenizers
+
+logger = structlog.get_logger("app.models")
+
+
+class Loader:
+    """Loads checkpoints with the operator's choices. Every call blocks and may come from any thread."""
+
+    def __init__(
+        self, precision: Literal["auto"] | Precision, shortlist: bool, precisions: Mapping[str, Precision]
+    ) -> None:
+        """``precisions`` stand above ``precision`` for the models that they name."""
+        self._precision, self._shortlist, self._precisions = precision, shortlist, precisions
+        self._numbers = itertools.count(1)
+        self.engine: Engine | None = None  # the one that models are handed to, once there is one
+
+    def read(self, folder: Path) -> tuple[Facts, EngineModel]:
+        """Load a checkpoint, not yet into the engine. Raises CheckpointError, TokenizerError and OSError."""
+        return self._read(folder, None)
+
+    def load(self, folder: Path) -> ServedModel:
+        """Load a checkpoint into the engine. Raises what :meth:`read` raises, and ModelFailedError."""
+        facts, ready = self.read(folder)
+        return ServedModel(facts, self._hand_over(facts, ready), self)
+
+    def name(self, facts: Facts) -> str:
+        """A name for the engine: the model's, and a number, so that no two that were ever loaded are mixed up."""
+        return f"{facts.config.name}#{next(self._numbers)}"
+
+    def load_again(self, facts: Facts) -> str:
+        """See :class:`app.served.Weights`. The precision is that of the first time."""
+        if fingerprint(facts.folder) != facts.fingerprint:
+            raise ChangedCheckpointError(facts.folder)
+        again, ready = self._read(facts.folder, facts.precision)
+        if again.fingerprint != facts.fingerprint:
+            raise ChangedCheckpointError(facts.folder)
+        return self._hand_over(again, ready)
+
+    def unload(self, handle: str) -> None:
+        assert self.engine is not None
+        self.engine.unload(handle)
+
+    def _hand_over(self, facts: Facts, ready: EngineModel) -> str:
+        assert self.engine is not None
+        handle = self.name(facts)
+        self.engine.load(handle, *ready)
+        return handle
+
+    def _read(self, folder: Path, precision: Precision | None) -> tuple[Facts, EngineModel]:
+        began = time.monotonic()
+        real = folder.resolve()  # a link may be turned to another folder at any moment, and a folder replaced
+        sums = fingerprint(real)
+        checkpoint = load_checkpoint(real)
+        precision = precision or self._precisions.get(checkpoint.config.name)
+        facts, ready = _ready(folder, checkpoint, precision or self._precision, self._shortlist)
+        if not sums == facts.fingerprint == fingerprint(real):
+            raise CheckpointError(f"{folder} was replaced while it was read; load it again")
+        logger.info(
+            "model loaded",
+            model=checkpoint.config.name,
+            version=checkpoint.config.version,
+            precision=facts.precision,
+            measured_ms={name: round(seconds * 1000, 2) for name, seconds in facts.measured.items()},
+            shortlist=facts.shortlist,
+            seconds=round(time.monotonic() - began, 3),
+        )
+        return facts, ready
+
+
+def fingerprint(folder: Path) -> str:
+    """Tells one checkpoint from another by the hashes of its files. Raises CheckpointMissingError, OSError."""
+    try:
+        return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointMissingError(
+            f"{folder / SUMS} is missing; a checkpoint lists its files' hashes there"
+        ) from error
+
+
+def _ready(
+    folder: Path, checkpoint: Checkpoint, precision: Literal["auto"] | Precision, use_shortlist: bool
+) -> tuple[Facts, EngineModel]:
+    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
+    prepared = prepare(checkpoint.model, precision)
+    shortlist = checkpoint.shortlist if use_shortlist else None
+    facts = Facts(
+        folder=folder,
+        fingerprint=fingerprint(checkpoint.folder),
+        config=checkpoint.config,
+        tokenizers=load_tokenizers(checkpoint.folder),
+        parameters=parameters,
+        precision=prepared.precision,
+        measured=prepared.measured,
+        shortlist=shortlist is not None,
+    )
+    return facts, EngineModel(prepared.model, checkpoint.config.length_limit, shortlist)

@@ -1,0 +1,156 @@
+"""Translating through a third language, with two models one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from engine_harness import Slowness, loaded, running
+
+from app.catalogue import Catalogue
+from app.engine import DeadlineError, Engine, SegmentFailedError, SegmentResult
+from app.pivot import Leg, Limits, hand_over
+from app.translator import (
+    PivotOptionError,
+    SegmentTranslation,
+    TranslationOptions,
+    TranslationRequest,
+    TranslationResponse,
+    Translator,
+)
+from model.checkpoint import Checkpoint
+from model.config import LengthLimit
+from model.search import Hypothesis, SearchOptions, translate
+from tests.conftest import write_checkpoint
+from tokenizer.subword import TokenizerPair
+
+SLOW, CALM = "Der Fluss ist breit.", "Sie liest ein Buch auf dem Deck."
+
+
+def short(folder: Path) -> Checkpoint:
+    """A model of the test's own, whose translations are short."""
+    checkpoint = loaded(folder)
+    limit = LengthLimit(ratio_mean=0.3, ratio_deviation=0.1, margin=3, cap=20)
+    return checkpoint._replace(config=checkpoint.config.model_copy(update={"length_limit": limit}))
+
+
+class Chain(NamedTuple):
+    """A running engine with German to English and English to French."""
+
+    first: Checkpoint
+    second: Checkpoint
+    engine: Engine
+
+    @property
+    def translator(self) -> Translator:
+        return Translator(Catalogue.of([self.first, self.second], pivot=True), self.engine)
+
+    def ask(self, *texts: str, **settings: object) -> TranslationResponse:
+        return asyncio.run(self.translator.translate(asking(*texts, **settings)))
+
+
+def asking(*texts: str, **settings: object) -> TranslationRequest:
+    return TranslationRequest(texts=texts, source="de", target="fr", **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint_back(tiny_tokenizer: TokenizerPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("back") / "de-en", tiny_tokenizer, "de", "en", seed=3)
+
+
+@pytest.fixture
+def chain(tiny_checkpoint_back: Path, tiny_checkpoint_fr: Path) -> Iterator[Chain]:
+    first, second = short(tiny_checkpoint_back), short(tiny_checkpoint_fr)
+    with running(first, second) as engine:
+        yield Chain(first, second, engine)
+
+
+def by_hand(checkpoint: Checkpoint, tokenizers: TokenizerPair, text: str) -> str:
+    found = translate(
+        checkpoint.model, [tokenizers.source.encode(text)], SearchOptions(), checkpoint.config.length_limit
+    )
+    return tokenizers.target.decode(found[0][0].pieces)
+
+
+def test_what_the_first_model_translates_the_second_translates_on(chain: Chain, tiny_tokenizer: TokenizerPair) -> None:
+    halves = [by_hand(chain.first, tiny_tokenizer, text) for text in (SLOW, CALM)]
+    wholes = [by_hand(chain.second, tiny_tokenizer, half) for half in halves]
+    answer = chain.ask(f" {SLOW}\n\n{CALM}", "", CALM)
+    assert [item.text for item in answer.translations] == [f" {wholes[0]}\n\n{wholes[1]}", "", wholes[1]]
+
+
+def test_the_answer_says_which_way_it_went(chain: Chain) -> None:
+    answer = chain.ask(SLOW)
+    assert (answer.source, answer.pivot, answer.target) == ("de", "en", "fr")
+    assert [model.name for model in answer.models] == ["de-en", "en-fr"]
+    assert (answer.model, answer.version) == ("en-fr", "0")
+    assert answer.compute_seconds > 0
+
+
+def test_a_pair_with_a_model_of_its_own_has_no_pivot(chain: Chain) -> None:
+    answer = asyncio.run(chain.translator.translate(TranslationRequest(texts=(SLOW,), source="de", target="en")))
+    assert answer.pivot is None and [model.name for model in answer.models] == ["de-en"]
+
+
+@pytest.mark.parametrize("option", ["n_best", "alignment", "scores"])
+def test_what_two_models_cannot_give_together_is_refused(chain: Chain, option: str) -> None:
+    options = TranslationOptions.model_validate({option: 2 if option == "n_best" else True})
+    with pytest.raises(PivotOptionError, match=f"{option} needs a model from de to fr; .* through en") as caught:
+        chain.ask(SLOW, options=options)
+    assert caught.value.option == option
+
+
+def test_segments_come_with_their_places_in_the_text_that_was_sent(chain: Chain) -> None:
+    text = f"{SLOW} {CALM}"
+
+    async def events() -> list[SegmentTranslation | TranslationResponse]:
+        return [event async for event in chain.translator.stream(asking(text))]
+
+    *segments, answer = asyncio.run(events())
+    parts = {}
+    for segment in segments:
+        assert isinstance(segment, SegmentTranslation)
+        parts[text[slice(*segment.span)]] = segment
+    assert set(parts) == {SLOW, CALM}
+    assert isinstance(answer, TranslationResponse)
+    rebuilt = "".join(f"{parts[key].before}{parts[key].translation}{parts[key].after}" for key in (SLOW, CALM))
+    assert rebuilt == answer.translations[0].text
+
+
+def test_the_deadline_holds_for_both_models_together(chain: Chain) -> None:
+    Slowness(chain.second, 0.5)
+    with pytest.raises(DeadlineError):
+        chain.ask(SLOW, deadline_seconds=0.4)
+
+
+def test_a_partial_answer_says_so_whichever_model_was_cut_short(chain: Chain) -> None:
+    Slowness(chain.second, 0.5)
+    (found,) = chain.ask(SLOW, deadline_seconds=0.4, partial=True).translations
+    assert found.status == "partial"
+
+
+def test_a_text_on_which_the_second_model_fails_is_named(chain: Chain) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("poison")
+
+    chain.second.model.encode = broken  # type: ignore[assignment, method-assign]
+    with pytest.raises(SegmentFailedError, match="text 1 could not be translated"):
+        chain.ask("", f"{SLOW} {CALM}")
+
+
+def test_a_half_too_long_for_the_second_model_is_cut_and_what_is_empty_costs_nothing(
+    chain: Chain, tiny_tokenizer: TokenizerPair
+) -> None:
+    pieces = tuple(tiny_tokenizer.target.encode("The river is wide and the ferry is slow."))
+    halves = {
+        0: SegmentResult([Hypothesis((), 0.0, 0.0)], []),
+        1: SegmentResult([Hypothesis(pieces, -1.0, -1.0)], []),
+        2: SegmentResult([], [], complete=False),
+    }
+    first, second = (Leg(model.pair.model, model.facts, SearchOptions()) for model in chain.translator.catalogue.models)
+    handed = hand_over(halves, (first, second), Limits(100, 6))
+    assert set(handed.owners) == {1} and len(handed.jobs) == len(handed.owners) > 1
+    assert all(0 < len(job.pieces) <= 6 for job in handed.jobs)
