@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from model.beam import pad_sources
 from model.config import LengthLimit, ModelConfig
 from model.ensemble import Ensemble, Model, as_ensemble
+from model.padding import pad_sources
 
 
 @torch.inference_mode()

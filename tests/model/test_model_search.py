@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from oracle import next_piece_of
 from tiny_models import LIMIT, VOCABULARY, alone, random_options, random_sources, run, tiny_model
 
 from model.config import LengthLimit, LengthPenalty
-from model.search import BeamSearch, Finished, Hypothesis, SearchOptions, _Sentence, translate
+from model.search import BeamSearch, Finished, Hypothesis, SearchOptions, translate
+from model.search.beams import Beams
 
 MODEL = tiny_model(11)
 EOS = 3
@@ -45,10 +47,7 @@ def test_early_stopping_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = LengthLimit(ratio_mean=2.0, ratio_deviation=0.0, margin=6)
     steps, results = steps_and_results(limit, range(40))
 
-    def full(sentence: _Sentence, best_live: float, length: int) -> bool:
-        return sentence.ended >= sentence.options.beam_size or length > sentence.limit
-
-    monkeypatch.setattr(_Sentence, "decided", full)
+    monkeypatch.setattr(Beams, "certain", lambda beams: np.zeros(len(beams), dtype=np.bool_))
     more_steps, same_results = steps_and_results(limit, range(40))
     assert same_results == results
     assert more_steps > steps

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import LIMIT, alone, random_options, random_sources, run, tiny_model, uniform_model
+from torch import Tensor
 
 from model.cells import CELLS
+from model.decoder import Memory, State
 from model.search import BeamSearch, Hypothesis, SearchOptions
 from model.seq2seq import Seq2Seq
 
@@ -86,6 +88,57 @@ def test_results_equal_those_alone_in_float32(input_feeding: bool) -> None:
     results = run(search)
     for ticket, source in zip(tickets, sources, strict=True):
         close(results[ticket], alone(model, source, BEAM), tolerance=1e-4)
+
+
+def rows_of_each_pass(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    passes: list[int] = []
+    step = Seq2Seq.step
+
+    def counted(model: Seq2Seq, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        passes.append(len(token))
+        return step(model, state, token, memory)
+
+    monkeypatch.setattr(Seq2Seq, "step", counted)
+    return passes
+
+
+def test_many_that_join_take_their_first_step_with_one_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pass of their own; a few would not be worth it. What comes out is what it would be anyway."""
+    sources = random_sources(12, 33)
+    passes = rows_of_each_pass(monkeypatch)
+    search = BeamSearch(MODEL, LIMIT)
+    tickets = search.admit(sources[:2], [BEAM] * 2)
+    search.step()
+    tickets += search.admit(sources[2:3], [BEAM])
+    search.step()
+    assert passes == [2, 9]
+    tickets += search.admit(sources[3:], [BEAM] * 30)
+    found = {item.ticket: item.hypotheses for item in search.step()}
+    assert passes[2:] == [9, 30]
+    found |= run(search)
+    for ticket, source in zip(tickets, sources, strict=True):
+        close(found[ticket], alone(MODEL, source, BEAM))
+
+
+def test_greedy_search_copies_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step leaves is what the next one takes, as long as nobody leaves."""
+    seen: list[State] = []
+    step = Seq2Seq.step
+
+    def watched(model: Seq2Seq, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        seen.append(state)
+        logits, after = step(model, state, token, memory)
+        seen.append(after)
+        return logits, after
+
+    monkeypatch.setattr(Seq2Seq, "step", watched)
+    model = tiny_model(1)
+    model.output_bias[model.config.eos] = -1e4
+    search = BeamSearch(model, LIMIT)
+    search.admit([[5, 6], [7, 8]], [SearchOptions(beam_size=1)] * 2)
+    search.step()
+    search.step()
+    assert seen[2].cells[0].hidden is seen[1].cells[0].hidden
 
 
 def test_two_searches_share_a_model() -> None:

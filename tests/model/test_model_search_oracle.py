@@ -65,6 +65,13 @@ def test_it_equals_the_oracle_with_every_cell(cell: str) -> None:
         equals_the_oracle(model, source, SearchOptions(beam_size=3, n_best=3))
 
 
+@pytest.mark.parametrize("vocabulary", [300, 307])
+def test_it_equals_the_oracle_with_a_vocabulary_in_chunks(vocabulary: int) -> None:
+    model = tiny_model(6, vocabulary=vocabulary)
+    for source in random_sources(1, 2):
+        equals_the_oracle(model, source, SearchOptions(beam_size=4, n_best=4, max_length=5))
+
+
 @pytest.mark.parametrize("beam_size", [1, 3, 7])
 def test_it_equals_the_oracle_where_everything_ties(beam_size: int) -> None:
     options = SearchOptions(beam_size=beam_size, n_best=beam_size, max_length=3)

@@ -1,0 +1,238 @@
+"""The live hypotheses of the sentences in a search, and how they came about: small arrays on the host.
+
+The device only ranks extensions (:mod:`model.search.extensions`); what follows from them is decided here, for all
+sentences at once. B sentences, K hypotheses, the widest beam; a narrower one's last rows are dead, as are those that
+nothing extends: their cost is infinite. Hypotheses are kept as pieces and back pointers, so that a step writes a
+column of them and copies none; those that are asked for are traced back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.search.extensions import NEVER, PLACES
+from model.search.sentence import Finished, Hypothesis, Sentence
+
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+_COLUMNS = 16  # of the first buffer of pieces
+
+
+class _Slots(NamedTuple):
+    """What is known of each sentence, a slot a sentence."""
+
+    cost: NDArray[np.float32]  # (B, K) log-probability, its sign turned; best first
+    piece: Integers  # (B, K), the last one
+    length: Integers  # (B), pieces so far
+    beam: Integers  # (B)
+    limit: Integers  # (B), pieces that it may have
+    prefix: Integers  # (B), pieces that are prescribed
+    positions: Integers  # (B), of the source
+    ended: Integers  # (B), hypotheses that have finished
+    last_penalty: NDArray[np.float64]  # (B), the length penalty of the longest that it may become
+    bar: NDArray[np.float64]  # (B), the n-th best finished score, once there are n
+    pieces: NDArray[np.int32]  # (B, L, K), at each position of each row
+    parents: NDArray[np.int32]  # (B, L, K), the row before that it extended
+
+
+class Beams:
+    """Sentences and their hypotheses."""
+
+    def __init__(self, sentences: Sequence[Sentence], slots: _Slots) -> None:
+        self.sentences, self._slots = list(sentences), slots
+
+    @classmethod
+    def begin(cls, sentences: Sequence[Sentence], bos: int) -> Beams:
+        """One hypothesis each, begin-of-sentence, of cost 0."""
+        beam = np.array([sentence.options.beam_size for sentence in sentences])
+        count, width = len(sentences), int(beam.max())
+        cost = np.full((count, width), np.inf, dtype=np.float32)
+        cost[:, 0] = 0.0
+        penalties = [item.options.length_penalty.penalty(item.limit + 1) for item in sentences]
+        slots = _Slots(
+            cost=cost,
+            piece=np.full((count, width), bos),
+            length=np.zeros(count, dtype=np.int64),
+            beam=beam,
+            limit=np.array([sentence.limit for sentence in sentences]),
+            prefix=np.array([len(sentence.options.prefix) for sentence in sentences]),
+            positions=np.array([sentence.positions for sentence in sentences]),
+            ended=np.zeros(count, dtype=np.int64),
+            last_penalty=np.array(penalties, dtype=np.float64),
+            bar=np.full(count, -np.inf),
+            pieces=np.zeros((count, _COLUMNS, width), dtype=np.int32),
+            parents=np.zeros((count, _COLUMNS, width), dtype=np.int32),
+        )
+        return cls(sentences, slots)
+
+    @classmethod
+    def join(cls, beams: Sequence[Beams]) -> Beams:
+        """The sentences of all ``beams``, as wide as the widest of their sentences' beams."""
+        sentences = [sentence for item in beams for sentence in item.sentences]
+        width = max(item.width for item in beams)
+        columns = max(item._slots.pieces.shape[1] for item in beams)
+        each = [_resized(item._slots, width, columns) for item in beams]
+        joined = each[0] if len(each) == 1 else _Slots(*map(np.concatenate, zip(*each, strict=True)))
+        return cls(sentences, joined)
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    @property
+    def width(self) -> int:
+        """Hypotheses of a slot."""
+        return self._slots.cost.shape[1]
+
+    @property
+    def positions(self) -> int:
+        """Source positions of the longest source."""
+        return int(self._slots.positions.max())
+
+    @property
+    def costs(self) -> NDArray[np.float32]:
+        """(B, K) log-probability of each hypothesis, its sign turned, infinite where none lives; best first."""
+        return self._slots.cost
+
+    @property
+    def last(self) -> Integers:
+        """(B, K) the last piece of each hypothesis."""
+        return self._slots.piece
+
+    def forced(self) -> list[tuple[int, int]]:
+        """Slots whose prefix lasts, with the next piece of it."""
+        slots = np.flatnonzero(self._slots.length < self._slots.prefix)
+        lengths = self._slots.length[slots]
+        pairs = zip(slots.tolist(), lengths.tolist(), strict=True)
+        return [(slot, self.sentences[slot].options.prefix[length]) for slot, length in pairs]
+
+    def advance(self, keys: Integers, rows: int, columns: int, pieces: Integers | None) -> Integers:
+        """Take the extensions; returns the row (B, K) that each hypothesis now alive extended.
+
+        ``keys`` (B, M + rows) are those of :func:`model.search.extensions.best_extensions`, whose places count
+        ``columns`` a row; ``pieces`` (V) says of which piece a column is, where they are not the same.
+        """
+        slots, count, width = self._slots, len(self), self.width
+        going = np.full((count, width), NEVER)
+        going[:, : keys.shape[1] - rows] = keys[:, :-rows]
+        going[slots.length >= slots.limit] = NEVER  # only the end may follow
+        self._end(going, keys[:, -rows:])
+        alive = (going < NEVER) & (np.arange(width) < slots.beam[:, None])
+        place = going % PLACES
+        # Dead rows stay where they are: where nothing moves, nothing need be copied.
+        parent = np.where(alive, place // columns, np.minimum(np.arange(width), rows - 1))
+        column = np.where(alive, place % columns, 0)
+        piece = column if pieces is None else pieces[column]
+        cost = np.where(alive, (going // PLACES).astype(np.int32).view(np.float32), np.float32(np.inf))
+        slots = _lengthened(slots)
+        slot = np.arange(count)
+        slots.pieces[slot, slots.length], slots.parents[slot, slots.length] = piece, parent
+        self._slots = slots._replace(cost=cost, piece=piece, length=slots.length + 1)
+        return parent
+
+    def _end(self, going: Integers, ending: Integers) -> None:
+        """Finish the hypotheses whose end is among the best k extensions; ``ending`` (B, rows) are the ends' keys."""
+        slots = self._slots
+        worst = going[np.arange(len(self)), slots.beam - 1]
+        touched = np.flatnonzero(ending.min(axis=1) <= np.minimum(worst, NEVER - 1))
+        if not len(touched):
+            return
+        both = np.sort(np.concatenate([going[touched], ending[touched]], axis=1), axis=1)
+        bars = np.minimum(both[np.arange(len(touched)), slots.beam[touched] - 1], NEVER - 1)
+        for slot, bar in zip(touched.tolist(), bars.tolist(), strict=True):
+            ranked = sorted((key, row) for row, key in enumerate(ending[slot].tolist()) if key <= bar)
+            self._finish(slot, ranked)
+
+    def _finish(self, slot: int, ranked: list[tuple[int, int]]) -> None:
+        slots, sentence = self._slots, self.sentences[slot]
+        costs = (np.array([key for key, _ in ranked]) // PLACES).astype(np.int32).view(np.float32).tolist()
+        for cost, (_, row) in zip(costs, ranked, strict=True):
+            sentence.finish(0.0 - cost, int(slots.length[slot]), row)
+        slots.ended[slot] += len(ranked)
+        if len(sentence.ends) == sentence.options.n_best:
+            slots.bar[slot] = sentence.ends[-1].score
+
+    def decided(self) -> Booleans:
+        """Which sentences' results stand."""
+        slots = self._slots
+        full = (slots.ended >= slots.beam) | (slots.length > slots.limit)
+        return full | (slots.cost[:, 0] == np.inf) | self.certain()
+
+    def certain(self) -> Booleans:
+        """Which sentences no live hypothesis can change: the best could not rise above the n-th best finished."""
+        slots = self._slots
+        bound: Booleans = -slots.cost[:, 0].astype(np.float64) / slots.last_penalty <= slots.bar
+        return bound
+
+    def finished(self, slot: int) -> Finished:
+        """A decided sentence's best finished hypotheses."""
+        sentence = self.sentences[slot]
+        hypotheses = [
+            Hypothesis(self._trace(slot, end.length, end.row), end.score, end.log_probability) for end in sentence.ends
+        ]
+        return Finished(sentence.ticket, hypotheses)
+
+    def interrupted(self, slot: int) -> Finished:
+        """The best that a sentence has: what has finished, or its best live hypotheses, all of one length."""
+        sentence, length = self.sentences[slot], int(self._slots.length[slot])
+        if sentence.ends:
+            return self.finished(slot)._replace(complete=False)
+        penalty = sentence.options.length_penalty.penalty(max(1, length))
+        costs = self._slots.cost[slot, : sentence.options.n_best].tolist()
+        hypotheses = [
+            Hypothesis(self._trace(slot, length, row), 0.0 - cost / penalty, 0.0 - cost)
+            for row, cost in enumerate(costs)
+            if cost < math.inf
+        ]
+        return Finished(sentence.ticket, hypotheses, complete=False)
+
+    def _trace(self, slot: int, length: int, row: int) -> tuple[int, ...]:
+        """The first ``length`` pieces of what a row then held."""
+        pieces = self._slots.pieces[slot, :length].tolist()
+        parents = self._slots.parents[slot, :length].tolist()
+        traced = []
+        for position in reversed(range(length)):
+            traced.append(pieces[position][row])
+            row = parents[position][row]
+        return tuple(reversed(traced))
+
+    def select(self, order: Integers) -> None:
+        """Keep the slots ``order`` (B'), in this order, as wide as the widest of their beams."""
+        self.sentences = [self.sentences[slot] for slot in order.tolist()]
+        slots = _Slots(*(part[order] for part in self._slots))
+        if self.sentences and int(slots.beam.max()) < self.width:
+            slots = _resized(slots, int(slots.beam.max()), slots.pieces.shape[1])
+        self._slots = slots
+
+
+def _resized(slots: _Slots, width: int, columns: int) -> _Slots:
+    """Pad or cut to ``width`` rows, what is cut being dead; pad the buffers to ``columns`` positions."""
+    extra, longer = width - slots.cost.shape[1], columns - slots.pieces.shape[1]
+    if extra < 0:
+        slots = slots._replace(
+            cost=slots.cost[:, :width],
+            piece=slots.piece[:, :width],
+            pieces=slots.pieces[:, :, :width],
+            parents=slots.parents[:, :, :width],
+        )
+    rows, buffer = ((0, 0), (0, max(0, extra))), ((0, 0), (0, longer), (0, max(0, extra)))
+    if extra > 0:
+        slots = slots._replace(
+            cost=np.pad(slots.cost, rows, constant_values=np.inf), piece=np.pad(slots.piece, rows, mode="edge")
+        )
+    if extra > 0 or longer:
+        slots = slots._replace(pieces=np.pad(slots.pieces, buffer), parents=np.pad(slots.parents, buffer))
+    return slots
+
+
+def _lengthened(slots: _Slots) -> _Slots:
+    """With room for another piece of every hypothesis."""
+    columns = slots.pieces.shape[1]
+    if int(slots.length.max()) < columns:
+        return slots
+    return _resized(slots, slots.cost.shape[1], 2 * columns)
