@@ -11,17 +11,14 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
+from app import logs
 from app.bench import decoding, machine, plot, service, shape, table
 from app.bench.report import Report
 from app.bench.subject import Sentences, Subject, read_text
 from app.settings import Settings
 from model.checkpoint import load_checkpoint
-from model.config import LengthLimit
 from model.search import SearchOptions
-from model.seq2seq import Seq2Seq
 
-SINGLES = 40  # sentences translated one at a time, of all lengths
-SINGLES_EACH = 8  # and of each length
 Say = Callable[[str], None]
 
 
@@ -34,6 +31,7 @@ class Task(NamedTuple):
     batches: tuple[int, ...]
     sentences: int
     rounds: int
+    singles: int  # sentences translated one at a time: so many of all lengths, and a fifth of that of each length
     load_seconds: float  # 0: no load
     seed: int  # of the arrivals
     json: bool
@@ -46,6 +44,8 @@ def run(settings: Settings, task: Task) -> None:
     Raises CheckpointError, TokenizerError, InputError and OSError for what cannot be read or written.
     """
     torch.set_num_threads(settings.thread_count())
+    if task.load_seconds:
+        logs.configure("warning")  # the engine logs, and standard output is the report's
     found = measure(settings, task, _say if sys.stderr.isatty() else lambda _: None)
     if task.plot is not None:
         task.plot.write_text(plot.svg(found), encoding="utf-8")
@@ -58,19 +58,12 @@ def run(settings: Settings, task: Task) -> None:
 def measure(settings: Settings, task: Task, say: Say) -> Report:
     """Everything in turn; ``say`` hears what comes next."""
     where = machine.read()
-    subject = _reference(task) if task.reference else _checkpoint(settings, task)
-    hidden = subject.config.hidden
+    subject = _reference(settings, task) if task.reference else _checkpoint(settings, task)
     say(f"throughput at batch sizes {', '.join(map(str, task.batches))}")
-    speeds = decoding.throughput(
-        subject,
-        task.batches,
-        task.sentences,
-        task.rounds,
-        lambda rows: machine.matrix_rate(rows, hidden, 4 * hidden),
-    )
+    speeds = decoding.throughput(subject, task.batches, task.sentences, task.rounds)
     say("latency of one sentence")
-    alone = decoding.latency(subject, subject.sentences.take(SINGLES))
-    by_length = [decoding.latency(subject, group) for group in subject.sentences.by_length(SINGLES_EACH)]
+    alone = decoding.latency(subject, subject.sentences.take(task.singles))
+    by_length = [decoding.latency(subject, group) for group in subject.sentences.by_length(max(1, task.singles // 5))]
     figures = None
     if task.load_seconds:
         say(f"service under load, {task.load_seconds:g} s for the capacity and for each share of it")
@@ -84,6 +77,7 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
         text=_text(subject, task),
         beam_size=subject.options.beam_size,
         precision=subject.precision,
+        shortlist=subject.shortlist is not None,
         sentences_per_second=best.sentences_per_second,
         batch_size=best.batch,
         floor_sentences_per_second=best.floor,
@@ -95,10 +89,12 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
     )
 
 
-def _reference(task: Task) -> Subject:
+def _reference(settings: Settings, task: Task) -> Subject:
     model = shape.build(shape.REFERENCE)
     shape.force_lengths(model)
-    return _subject("reference", model, shape.FORCED, SearchOptions(task.beam_size or 5), Sentences(shape.REFERENCE))
+    options, sentences = SearchOptions(task.beam_size or 5), Sentences(shape.REFERENCE)
+    shortlist = shape.shortlist(shape.REFERENCE) if settings.shortlist else None
+    return Subject.prepared("reference", model, settings.precision, shape.FORCED, options, sentences, shortlist)
 
 
 def _checkpoint(settings: Settings, task: Task) -> Subject:
@@ -106,15 +102,15 @@ def _checkpoint(settings: Settings, task: Task) -> Subject:
     loaded = load_checkpoint(settings.checkpoint_folders()[0])
     config, model = loaded.config, loaded.model
     options = SearchOptions(task.beam_size or config.beam_size, length_penalty=config.length_penalty)
+    shortlist = loaded.shortlist if settings.shortlist else None
     if task.text is not None:
         sentences = Sentences(config.model, read_text(task.text, loaded))
-        return _subject(config.name, model, config.length_limit, options, sentences)
+        return Subject.prepared(
+            config.name, model, settings.precision, config.length_limit, options, sentences, shortlist
+        )
+    sentences = Sentences(config.model)
     shape.force_lengths(model)
-    return _subject(config.name, model, shape.FORCED, options, Sentences(config.model))
-
-
-def _subject(name: str, model: Seq2Seq, limit: LengthLimit, options: SearchOptions, sentences: Sentences) -> Subject:
-    return Subject(name, model, "float32", limit, options, shape.operations(model), sentences)
+    return Subject.prepared(config.name, model, settings.precision, shape.FORCED, options, sentences, shortlist)
 
 
 def _text(subject: Subject, task: Task) -> str:

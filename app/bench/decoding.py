@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from app.bench import machine
 from app.bench.load import Percentiles, percentiles
 from app.bench.subject import Source, Subject
 from model.config import Frozen
-from model.search import BeamSearch, translate
-
-ProductRate = Callable[[int], float]  # operations a second of a product of so many rows
 
 
 class Throughput(Frozen):
@@ -34,9 +31,7 @@ class Latency(Frozen):
     latency_ms: Percentiles
 
 
-def throughput(
-    subject: Subject, batches: Sequence[int], sentences: int, rounds: int, rate: ProductRate
-) -> list[Throughput]:
+def throughput(subject: Subject, batches: Sequence[int], sentences: int, rounds: int) -> list[Throughput]:
     """Sentences a second for each size of ``batches``, measured in turn in each of ``rounds`` rounds."""
     sources = {batch: subject.sentences.take(max(sentences, batch)) for batch in batches}
     needed = subject.needed(_target_pieces(subject, sources[batches[0]][:32]))
@@ -52,7 +47,7 @@ def throughput(
             sentences_per_second=len(sources[batch]) / statistics.median(taken),
             slowest=len(sources[batch]) / max(taken),
             fastest=len(sources[batch]) / min(taken),
-            floor=rate(batch * subject.options.beam_size) / needed,
+            floor=subject.product_rate(batch * subject.options.beam_size) / needed,
         )
         for batch, taken in seconds.items()
     ]
@@ -76,7 +71,7 @@ def _translate_all(subject: Subject, sources: Sequence[Source], batch: int) -> N
     """Batches of like length, each begun when the one before has ended."""
     ordered = sorted(sources, key=len)
     for start in range(0, len(ordered), batch):
-        search = BeamSearch(subject.model, subject.length_limit)
+        search = subject.search()
         part = ordered[start : start + batch]
         search.admit(part, [subject.options] * len(part))
         while search.active:
@@ -84,11 +79,11 @@ def _translate_all(subject: Subject, sources: Sequence[Source], batch: int) -> N
 
 
 def _translate_one(subject: Subject, source: Source) -> None:
-    translate(subject.model, [source], subject.options, subject.length_limit)
+    subject.translate([source])
 
 
 def _target_pieces(subject: Subject, sources: Sequence[Source]) -> float:
     """Pieces of an average sentence's translation, estimated from some of them."""
-    found = translate(subject.model, sources, subject.options, subject.length_limit)
+    found = subject.translate(sources)
     ratio = sum(len(hypotheses[0].pieces) for hypotheses in found) / sum(map(len, sources))
     return ratio * subject.sentences.mean_pieces

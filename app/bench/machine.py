@@ -29,10 +29,14 @@ class Machine(Frozen):
     torch: str
     load: float  # average of the last minute before the measurement: figures of a busy machine say little
 
-    def __str__(self) -> str:
+    @property
+    def hardware(self) -> str:
+        """All but the load, on one line."""
         units = " ".join(self.vector_units)
-        counts = f"{self.cores} cores, {self.threads} threads"
-        return f"{self.processor}, {units}, {counts}, torch {self.torch}, load {self.load:.1f}"
+        return f"{self.processor}, {units}, {self.cores} cores, {self.threads} threads, torch {self.torch}"
+
+    def __str__(self) -> str:
+        return f"{self.hardware}, load {self.load:.1f}"
 
 
 class Timing(NamedTuple):
@@ -59,11 +63,6 @@ def read() -> Machine:
         torch=str(torch.__version__),
         load=os.getloadavg()[0],
     )
-
-
-def describe(precision: str = "float32") -> str:
-    """This machine and the precision of a measurement, on one line."""
-    return f"{read()}, {precision}"
 
 
 def measure(work: Callable[[], object], repeats: int) -> Timing:

@@ -18,6 +18,7 @@ class Report(Frozen):
     text: str
     beam_size: int
     precision: str
+    shortlist: bool
     sentences_per_second: float  # of the best batch size
     batch_size: int  # the best
     floor_sentences_per_second: float  # for that batch size: if there were nothing but the matrix products

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from app.bench.load import Ask, Load, Outcome, offer, poisson, saturate, summarise
 from app.bench.subject import Source, Subject
 from app.engine import DeadlineError, Engine, EngineError, QueueFullError, SegmentJob
+from app.engine.models import EngineModel
 from app.settings import Settings
 from model.config import Frozen
 
@@ -55,12 +56,15 @@ async def _measure(ask: Ask, clients: int, queue_tokens: int, seconds: float, se
 
 @contextmanager
 def running(subject: Subject, settings: Settings) -> Iterator[Engine]:
-    """An engine with the subject's model that takes work, stopped at the end."""
+    """An engine as the service has it, with the subject's model; it takes work, and is stopped at the end."""
     engine = Engine(
-        {subject.name: (subject.model, subject.length_limit)},
+        {subject.name: EngineModel(subject.model, subject.length_limit, subject.shortlist)},
         queue_tokens=settings.queue_tokens,
         batch_tokens=settings.batch_tokens,
         threads=settings.thread_count(),
+        lanes=settings.lanes,
+        longest_wait_seconds=settings.longest_wait_seconds,
+        cache_tokens=0,  # a sentence that comes again is to be translated again
     )
     engine.start()
     try:

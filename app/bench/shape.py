@@ -8,6 +8,7 @@ import torch
 
 from model.config import LengthLimit, ModelConfig
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 
 REFERENCE = ModelConfig(
     source_vocabulary=8000,
@@ -20,6 +21,7 @@ REFERENCE = ModelConfig(
 )
 STRETCH = 1.2  # target pieces for each source piece, where lengths are forced
 FORCED = LengthLimit(ratio_mean=STRETCH, ratio_deviation=0.0, margin=0)
+TRANSLATIONS, ALWAYS = 20, 100  # of a shortlist: for each source piece, and the most frequent of all
 MASKED = -1e9  # finite: an infinite score would end the search
 
 
@@ -43,6 +45,24 @@ def force_lengths(model: Seq2Seq) -> None:
     With the limit :data:`FORCED` that is 1.2 times the source. Changes the bias of the output in place.
     """
     model.output_bias.data[model.config.eos] = MASKED
+
+
+def zipf(count: int) -> list[float]:
+    """How often the words of a text occur, relative to each other: 1 / rank (Zipf 1949)."""
+    return [1 / rank for rank in range(1, count + 1)]
+
+
+def shortlist(config: ModelConfig, seed: int = 1) -> Shortlist:
+    """For a model with random weights: what each source piece may become is drawn, frequent pieces more often.
+
+    Of the size that a learned one has, so that the union over a batch is as large as in earnest.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.tensor(zipf(config.target_vocabulary))
+    offsets = torch.arange(config.source_vocabulary + 1) * TRANSLATIONS
+    drawn = weights.multinomial(int(offsets[-1]), replacement=True, generator=generator)
+    parts = (offsets, drawn, torch.arange(min(ALWAYS, config.target_vocabulary)))
+    return Shortlist(*(part.to(torch.int32) for part in parts))
 
 
 def describe(config: ModelConfig) -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import lzma
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast
 
+import torch
+
+from app.bench import machine, shape
 from app.bench.shape import Operations
 from app.files import Input, InputError
 from model.checkpoint import Checkpoint
 from model.config import LengthLimit, ModelConfig
-from model.search import SearchOptions
+from model.precision import PackedSeq2Seq, Precision, prepare
+from model.products import Float32Product
+from model.search import BeamSearch, Hypothesis, SearchOptions, translate
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 from tokenizer.subword import load_tokenizers
 
 PIECES, DEVIATION, SHORTEST, LONGEST = 14.0, 4.0, 5, 40  # of random sentences: as in captions (Multi30k)
@@ -26,16 +33,49 @@ class Subject(NamedTuple):
 
     name: str
     model: Seq2Seq
-    precision: str
+    precision: Precision
     length_limit: LengthLimit
     options: SearchOptions
-    operations: Operations  # of the model, whatever its precision
+    operations: Operations  # whatever the precision
     sentences: Sentences
+    shortlist: Shortlist | None = None
+
+    @classmethod
+    def prepared(
+        cls,
+        name: str,
+        model: Seq2Seq,
+        precision: Precision | Literal["auto"],
+        length_limit: LengthLimit,
+        options: SearchOptions,
+        sentences: Sentences,
+        shortlist: Shortlist | None = None,
+    ) -> Subject:
+        """A trained model as it is served. Raises PrecisionError."""
+        operations = shape.operations(model)  # packed weights cannot be counted
+        if shortlist is not None:
+            operations = _shortened(operations, model, shortlist, sentences)
+        ready = prepare(model, precision)
+        return cls(name, ready.model, ready.precision, length_limit, options, operations, sentences, shortlist)
 
     @property
     def config(self) -> ModelConfig:
         """The model's."""
         return self.model.config
+
+    def search(self) -> BeamSearch:
+        """A new search, of no sentences."""
+        return BeamSearch(self.model, self.length_limit, self.shortlist)
+
+    def translate(self, sources: Sequence[Source]) -> list[list[Hypothesis]]:
+        """The hypotheses of each of ``sources``."""
+        return translate(self.model, sources, self.options, self.length_limit, shortlist=self.shortlist)
+
+    def product_rate(self, rows: int) -> float:
+        """Measured operations a second of a product of ``rows`` rows with weights of a layer's size."""
+        hidden = self.config.hidden
+        pack = self.model.pack if isinstance(self.model, PackedSeq2Seq) else Float32Product
+        return machine.product_rate(pack(torch.randn(4 * hidden, hidden), None), rows, hidden, 4 * hidden)
 
     def needed(self, target_pieces: float) -> float:
         """Operations of the matrix products of an average sentence whose translation has ``target_pieces``."""
@@ -47,9 +87,11 @@ class Sentences:
     """Source sentences as ids: those of a text, or random ones."""
 
     def __init__(self, config: ModelConfig, text: Sequence[Source] = (), seed: int = 2) -> None:
-        """Random pieces, normally distributed in length, unless there is a ``text``."""
-        self._vocabulary, self._text, self._seed = config.source_vocabulary, text, seed
-        self._reserved = {config.pad, config.unk, config.bos, config.eos}
+        """Random pieces unless there is a ``text``: as frequent as words are, in sentences of normal lengths."""
+        self._text, self._seed = text, seed
+        reserved = {config.pad, config.unk, config.bos, config.eos}
+        self._pieces = [piece for piece in range(config.source_vocabulary) if piece not in reserved]
+        self._weights = list(itertools.accumulate(shape.zipf(len(self._pieces))))
 
     def take(self, count: int) -> list[Source]:
         """The first ``count``, the same at each call; a text that is shorter begins again."""
@@ -77,21 +119,24 @@ class Sentences:
         return sum(map(len, sample)) / len(sample)
 
     def _random(self, draw: random.Random, length: int) -> Source:
-        pieces: Source = []
-        while len(pieces) < length:
-            piece = draw.randrange(self._vocabulary)
-            if piece not in self._reserved:
-                pieces.append(piece)
-        return pieces
+        return draw.choices(self._pieces, cum_weights=self._weights, k=length)
+
+
+def _shortened(operations: Operations, model: Seq2Seq, shortlist: Shortlist, sentences: Sentences) -> Operations:
+    """With an output layer of only those pieces that an average sentence may use by itself."""
+    sources = sentences.take(100)
+    vocabulary, width = model.output_weight().shape
+    allowed = shortlist.allowed(sources, [()] * len(sources), vocabulary).sum() / len(sources)
+    return operations._replace(target=operations.target - 2 * width * round(vocabulary - float(allowed)))
 
 
 def read_text(file: Path, checkpoint: Checkpoint) -> list[Source]:
-    """The lines of a file as the checkpoint's tokenizer cuts them, without blank ones.
+    """The lines of a file, also one compressed as .xz, as the checkpoint's tokenizer cuts them, without blank ones.
 
     Raises InputError for a file without text or that is not UTF-8, and OSError.
     """
     subword = load_tokenizers(checkpoint.folder).source
-    with file.open("rb") as stream:
+    with cast(BinaryIO, lzma.open(file)) if file.suffix == ".xz" else file.open("rb") as stream:
         lines = [line.text for line in Input(stream, str(file), None).lines()]
     pieces = [found for found in subword.encode_batch(lines) if found]
     if not pieces:

@@ -37,7 +37,7 @@ def _facts(report: Report) -> Table:
         ("machine", str(report.machine)),
         ("model", f"{report.model}: {report.shape}; beam {report.beam_size}"),
         ("text", report.text),
-        ("precision", report.precision),
+        ("precision", report.precision + (", shortlist" if report.shortlist else "")),
         ("sentences_per_second", rates),
         ("floor_sentences_per_second", f"{report.floor_sentences_per_second:.1f}, of which {share:.0%} are reached"),
         ("latency_ms_mean", f"{report.latency_ms_mean:.1f}"),

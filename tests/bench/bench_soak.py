@@ -39,7 +39,7 @@ from tests.bench.soak_traffic import CLIENT_SECONDS, Request, Traffic
 from tests.system.service_process import ServiceProcess, serving
 from tokenizer.subword import load_tokenizers
 
-TEXTS = 500  # different ones
+CACHE_TOKENS = "4000"  # a third of the texts: most are to be translated again
 SEGMENTS = 7.7  # of an average request of all kinds
 BURST_SECONDS, BURST_RATE = 5.0, 3.0
 CAPACITY_SECONDS = 10.0
@@ -55,13 +55,14 @@ def main() -> None:
     parser.add_argument("--burst-every", type=float, default=120.0, help="seconds; 0 for none")
     parser.add_argument("--reload-every", type=float, default=300.0, help="seconds; 0 for never")
     parser.add_argument("--source", type=Path, help="text, a sentence a line; else random words of the tokenizer")
+    parser.add_argument("--texts", type=int, default=500, help="different ones")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them here, as PNG")
     parser.add_argument("serve", nargs="*", help="flags of ferry serve")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, two_checkpoints(Path(temporary)) as checkpoint:
-        flags = ("--checkpoint", checkpoint, *arguments.serve)
+        flags = ("--checkpoint", checkpoint, "--cache-tokens", CACHE_TOKENS, *arguments.serve)
         with serving(Path(temporary), *flags, ferry=FAULTY) as service:
             soak = asyncio.run(run(service, checkpoint, arguments))
     found = figures(soak)
@@ -78,7 +79,7 @@ async def run(service: ServiceProcess, checkpoint: Path, arguments: argparse.Nam
     config = read_config(checkpoint)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=service.url, timeout=CLIENT_SECONDS, limits=limits) as client:
-        traffic = Traffic(client, texts(checkpoint, arguments.source), (config.source, config.target))
+        traffic = Traffic(client, texts(checkpoint, arguments.source, arguments.texts), (config.source, config.target))
         await traffic.learn()
         rate = arguments.rate or arguments.load * await capacity(traffic) / SEGMENTS
         print(f"{rate:.2f} requests a second", file=sys.stderr)
@@ -175,16 +176,16 @@ def two_checkpoints(folder: Path) -> Iterator[Path]:
     yield link
 
 
-def texts(checkpoint: Path, source: Path | None) -> list[str]:
+def texts(checkpoint: Path, source: Path | None, count: int) -> list[str]:
     """Different texts: lines of a file, or random pieces of the tokenizer, which mean nothing."""
     if source is not None:
         lines = dict.fromkeys(line.strip() for line in source.read_text("utf-8").splitlines())
-        return [line for line in lines if line][:TEXTS]
+        return [line for line in lines if line][:count]
     subword, config = load_tokenizers(checkpoint).source, read_config(checkpoint).model
-    drawn = Sentences(config).take(2 * TEXTS)
+    drawn = Sentences(config).take(2 * count)
     # Pieces of one byte make no text of their own; what cannot be read would be refused.
     lines = dict.fromkeys(" ".join(subword.decode(pieces).split()) for pieces in drawn)
-    return [line for line in lines if line.isprintable() and "\ufffd" not in line][:TEXTS]
+    return [line for line in lines if line.isprintable() and "\ufffd" not in line][:count]
 
 
 def show(found: Figures) -> None:

@@ -78,9 +78,10 @@ class Traffic:
         return response.status_code, self._compare(events[-1]["answer"], texts)
 
     async def hurried(self, draw: random.Random) -> tuple[int, Verdict]:
-        """Texts with a deadline that may pass."""
+        """Texts with a deadline that may pass, and whoever asks may take what there is by then."""
         texts = draw.choices(self._texts, k=draw.randint(1, 20))
-        response = await self._post({"text": texts, "deadline_ms": draw.randint(1, 400)})
+        fields = {"deadline_ms": draw.randint(1, 400), "partial": draw.random() < 0.5}
+        response = await self._post({"text": texts, **fields})
         return (504, "late") if response.status_code == 504 else self._judge(response, texts)
 
     async def hanging_up(self, draw: random.Random) -> tuple[int, Verdict]:
