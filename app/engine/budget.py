@@ -49,6 +49,7 @@ class Room:
         self._longest = max((job.tokens for job in jobs), default=0)
         self._widest = max((job.options.beam_size for job in jobs), default=0)
         self._arrivals = self._longest_arrival = 0
+        self.full = False  # a sentence was refused for want of space, not to leave the next some of the encoding
 
     def admits(self, job: SegmentJob) -> bool:
         """Whether ``job`` may join; if so it takes its space. A sentence alone may always, whatever its size."""
@@ -57,6 +58,7 @@ class Room:
         longest_arrival = max(self._longest_arrival, job.tokens)
         fits = sentences * longest <= self._budget.tokens and sentences * widest <= self._budget.rows
         if self._sentences and not fits:
+            self.full = True
             return False
         if self._arrivals and arrivals * longest_arrival > self._budget.encoded:
             return False

@@ -12,14 +12,17 @@ import torch
 
 from app.engine.budget import is_out_of_memory
 from app.engine.models import EngineModel
-from model.search import BeamSearch, SearchOptions, translate
+from model.search import SearchOptions, translate
 
 WARM_UP_SENTENCES = 16
-PIECES = 16  # of a sentence that is measured with
+PIECES = 8  # of a sentence that is measured with
 STEPS = 3  # timed, after one that is not
-FEWEST_SENTENCES, MOST_SENTENCES = 16, 1024
-GAIN = 1.1  # what twice the rows, or other lanes, must bring to be worth their delay
-MEASURING_SECONDS = 0.5  # then it goes by what it knows
+FEWEST_SENTENCES = 16
+MOST_SENTENCES = {"cpu": 256, "cuda": 4096}  # a step's logits take 200 kB a sentence: 5 rows of 10,000 pieces
+UNMEASURED_SENTENCES = 128  # of a batch, where there is no time or no model to measure
+NEARLY = 0.9  # of the best rate, for a smaller batch in which every sentence waits less
+GAIN = 1.1  # what lanes must bring to be worth the delay of a single sentence
+MEASURING_SECONDS = 0.8
 
 
 class Calibration(NamedTuple):
@@ -32,8 +35,9 @@ class Calibration(NamedTuple):
 
 def warm_up(loaded: EngineModel) -> None:
     """Translate once. Raises what the model raises."""
-    last = loaded.model.config.source_vocabulary - 1
-    translate(loaded.model, [[last] * 8] * WARM_UP_SENTENCES, SearchOptions(max_length=8), loaded.length_limit)
+    model, length_limit, shortlist = loaded
+    sources = [[model.config.source_vocabulary - 1] * 8] * WARM_UP_SENTENCES
+    translate(model, sources, SearchOptions(max_length=8), length_limit, shortlist=shortlist)
 
 
 def calibrate(
@@ -41,37 +45,45 @@ def calibrate(
 ) -> Calibration:
     """Measure what is None; ``beat`` is called in between.
 
-    Rows are doubled while that makes it faster by a tenth: more would only make every sentence wait longer. Lanes are
+    Rows are as few as reach nine tenths of the best rate: more would only make every sentence wait longer. Lanes are
     one for all cores or one for each, whichever is faster with these rows; a single lane is quicker with a single
     sentence, so it is to lose by a tenth.
     """
     beam = SearchOptions().beam_size
-    sentences = _sentences(loaded, lanes or 1, cores, beat) if rows is None else max(1, rows // beam)
-    rows = rows or sentences * beam
-    if lanes is not None:
-        return Calibration(lanes, rows, _rate(loaded, sentences, lanes, cores))
-    one = _rate(loaded, sentences, 1, cores)
-    beat()
-    many = _rate(loaded, sentences, cores, cores) if cores > 1 else 0.0
-    return Calibration(cores, rows, many) if many > GAIN * one else Calibration(1, rows, one)
-
-
-def _sentences(loaded: EngineModel, lanes: int, cores: int, beat: Callable[[], None]) -> int:
-    """The fewest sentences with which twice as many would not be faster by a tenth."""
-    began = time.monotonic()
-    sentences, best = FEWEST_SENTENCES, _rate(loaded, FEWEST_SENTENCES, lanes, cores)
-    while sentences < MOST_SENTENCES and time.monotonic() - began < MEASURING_SECONDS:
-        try:
-            rate = _rate(loaded, 2 * sentences, lanes, cores)
-        except Exception as error:
-            if is_out_of_memory(error):
-                break
-            raise
+    if rows is None:
+        sentences, rate = _worthwhile(loaded, lanes or 1, cores, beat)
+        rows = sentences * beam
+    else:
+        sentences = max(1, rows // beam)
+        rate = _rate(loaded, sentences, lanes or 1, cores)
+    if lanes is None and cores > 1:
         beat()
-        if rate < GAIN * best:
-            break
-        sentences, best = 2 * sentences, rate
-    return sentences
+        many = _rate(loaded, sentences, cores, cores)
+        if many > GAIN * rate:
+            return Calibration(cores, rows, many)
+    return Calibration(lanes or 1, rows, rate)
+
+
+def _worthwhile(loaded: EngineModel, lanes: int, cores: int, beat: Callable[[], None]) -> tuple[int, float]:
+    """The fewest sentences that are nearly as fast as the best number of them, and their rate."""
+    began = time.monotonic()
+    most = MOST_SENTENCES.get(loaded.model.device.type, FEWEST_SENTENCES)
+    rates: dict[int, float] = {}
+    sentences = FEWEST_SENTENCES
+    while sentences <= most and (not rates or time.monotonic() - began < MEASURING_SECONDS):
+        try:
+            rates[sentences] = _rate(loaded, sentences, lanes, cores)
+        except Exception as error:
+            if not rates or not is_out_of_memory(error):
+                raise
+            most = max(rates)
+        beat()
+        sentences *= 2
+    enough = NEARLY * max(rates.values())
+    chosen = next(number for number, rate in rates.items() if rate >= enough)
+    if chosen == max(rates) and sentences <= most:  # time ran out before it was fast enough
+        return max(chosen, UNMEASURED_SENTENCES), rates[chosen]
+    return chosen, rates[chosen]
 
 
 def _rate(loaded: EngineModel, sentences: int, lanes: int, cores: int) -> float:
@@ -99,7 +111,7 @@ def _rate(loaded: EngineModel, sentences: int, lanes: int, cores: int) -> float:
 
 def _steps(loaded: EngineModel, sentences: int, ready: threading.Barrier) -> tuple[int, float]:
     """Tokens that a search has advanced by, and in how many seconds."""
-    search = BeamSearch(loaded.model, loaded.length_limit)
+    search = loaded.search()
     source = [loaded.model.config.source_vocabulary - 1] * PIECES
 
     def refill() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from app.engine.budget import Budget
 from app.engine.cache import ResultCache
-from app.engine.calibration import Calibration, calibrate, warm_up
+from app.engine.calibration import UNMEASURED_SENTENCES, Calibration, calibrate, warm_up
 from app.engine.delivery import Deliveries
 from app.engine.errors import DeadlineError, EngineError, ModelFailedError, NotReadyError
 from app.engine.flights import Flights, key_of
@@ -26,12 +26,13 @@ from app.engine.request import Request
 from app.engine.stream import ResultStream
 from app.engine.watchdog import Watchdog, exit_process
 from model.config import LengthLimit
+from model.search import SearchOptions
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 
 log = structlog.get_logger(__name__)
 
 JOIN_SECONDS = 60.0  # beyond the drain, for a step under way: a thread left inside torch would abort the process
-UNMEASURED_ROWS = 640  # of an engine that begins without a model
 
 
 class Engine:
@@ -51,7 +52,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, tuple[Seq2Seq, LengthLimit]],
+        models: Mapping[str, EngineModel | tuple[Seq2Seq, LengthLimit]],
         *,
         queue_tokens: int,
         batch_tokens: int,
@@ -189,13 +190,13 @@ class Engine:
         results = dict([answer async for answer in stream])
         return Outcome([results[number] for number in range(len(jobs))], stream.queue_seconds, stream.compute_seconds)
 
-    def load(self, name: str, model: Seq2Seq, length_limit: LengthLimit) -> None:
+    def load(self, name: str, model: Seq2Seq, length_limit: LengthLimit, shortlist: Shortlist | None = None) -> None:
         """Take a model, instead of the one that had its name before; from any thread, while others are at work.
 
         Blocks until the model has translated once, on one core. What was asked for before is still translated by the
         model of before, whose memory is freed then. Raises ModelFailedError, having changed nothing.
         """
-        loaded = EngineModel(model, length_limit)
+        loaded = EngineModel(model, length_limit, shortlist)
         try:
             _aside(lambda: warm_up(loaded))
         except Exception as error:
@@ -264,7 +265,8 @@ class Engine:
 
     def _prepare(self) -> Calibration:
         """Translate once with every model, and measure with the largest."""
-        unmeasured = Calibration(self._wanted_lanes or 1, self._batch_rows or UNMEASURED_ROWS, tokens_per_second=0.0)
+        rows = self._batch_rows or UNMEASURED_SENTENCES * SearchOptions().beam_size
+        unmeasured = Calibration(self._wanted_lanes or 1, rows, tokens_per_second=0.0)
         models = [model.loaded for model in self._models.current()]
         for loaded in models:
             if self._queue.closed:
@@ -273,8 +275,7 @@ class Engine:
             self._beat()
         if not models or self._queue.closed:
             return unmeasured
-        largest = max(models, key=lambda item: sum(weight.numel() for weight in item.model.parameters()))
-        measured = calibrate(largest, self._threads, self._wanted_lanes, self._batch_rows, self._beat)
+        measured = calibrate(max(models, key=_weights), self._threads, self._wanted_lanes, self._batch_rows, self._beat)
         log.info("engine ready", **measured._asdict(), threads=self._threads)
         return measured
 
@@ -295,6 +296,12 @@ class Engine:
             deliveries.add(request, error)
             self._queue.drop(request)
         deliveries.send()
+
+
+def _weights(loaded: EngineModel) -> int:
+    """About how many weights take part in a step."""
+    config = loaded.model.config
+    return config.target_vocabulary * config.embedding + 8 * config.hidden**2 * config.decoder_layers
 
 
 def _aside(work: Callable[[], None]) -> None:

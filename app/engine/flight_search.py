@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from app.engine.flights import Flight
 from app.engine.models import EngineModel
-from model.search import BeamSearch, Finished
+from model.search import Finished
 
 
 class Landed(NamedTuple):
@@ -21,7 +21,7 @@ class FlightSearch:
     """Sentences that a model translates together. Its methods raise whatever the search raises."""
 
     def __init__(self, loaded: EngineModel) -> None:
-        self._search = BeamSearch(loaded.model, loaded.length_limit)
+        self._search = loaded.search()
         self._flights: dict[int, Flight] = {}  # by ticket
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from app.engine.budget import Allowance, Budget, Room
 from app.engine.cache import ResultCache
 from app.engine.delivery import Deliveries
 from app.engine.errors import EngineError, SegmentFailedError
-from app.engine.flights import Flight, Flights, key_of
+from app.engine.flights import Flight, Flights, Key, key_of
 from app.engine.jobs import NOT_BEGUN, SegmentJob, SegmentResult
 from app.engine.models import Generation
 from app.engine.observer import EngineObserver, StepReport
@@ -112,33 +112,33 @@ class Lane:
         batch.discard(self._gone)
         for item in batch.cut():
             self._settle(batch, item)
-        self._admit(batch, share)
+        full = self._admit(batch, share)
         if not batch.active:
             return False
-        saturated = self._queue.waits(batch.model)
         sentences, rows, tokens, padded = batch.active, batch.rows, batch.tokens, batch.padded_tokens
         done = batch.step()
         self.heartbeat = time.monotonic()
         seconds = self.heartbeat - began
         finished = sum(self._settle(batch, item) for item in done)
-        self.speed.note(finished, seconds, saturated)
+        self.speed.note(finished, sentences, seconds, full)
         self._observer.stepped(StepReport(batch.model.name, seconds, sentences, rows, tokens, padded))
         return True
 
-    def _admit(self, batch: RunningBatch, share: int) -> None:
+    def _admit(self, batch: RunningBatch, share: int) -> bool:
+        """Let sentences join; whether the batch is full."""
         room = batch.room(share)
         flights, all_back = batch.returning(room)
         if all_back:
             flights += self._take(batch.model, room)
         if flights:
             batch.admit(flights)
+        return room.full
 
     def _take(self, model: Generation, room: Room) -> list[Flight]:
-        """New sentences that have room; those that need none, as they are known or under way, are taken as well."""
+        """New sentences that have room; of those that have none, the known and those under way are taken as well."""
 
         def admits(job: SegmentJob) -> bool:
-            key = key_of(model, job)
-            return self._flights.has(key) or self._cache.get(key) is not None or room.admits(job)
+            return room.admits(job) or self._known_or_under_way(key_of(model, job))
 
         flights: list[Flight] = []
         most = self._fair_share()
@@ -146,6 +146,9 @@ class Lane:
             if (flight := self._place(slot)) is not None:
                 flights.append(flight)
         return flights
+
+    def _known_or_under_way(self, key: Key) -> bool:
+        return self._flights.has(key) or self._cache.get(key) is not None
 
     def _fair_share(self) -> float:
         """Sentences that this lane may take, so that the lanes have equally many."""

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from app.engine.errors import UnknownModelError
 from model.config import LengthLimit
+from model.search import BeamSearch
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 
 
 class EngineModel(NamedTuple):
@@ -17,6 +19,11 @@ class EngineModel(NamedTuple):
 
     model: Seq2Seq
     length_limit: LengthLimit
+    shortlist: Shortlist | None = None
+
+    def search(self) -> BeamSearch:
+        """A new search, of no sentences."""
+        return BeamSearch(self.model, self.length_limit, self.shortlist)
 
 
 class Generation:
@@ -52,7 +59,9 @@ class Models:
         with self._lock:
             old = self._current.get(name)
             self._current[name] = Generation(name, next(self._numbers), loaded)
-            return _retired(old)
+            if old is not None:
+                old.retired = True
+            return old
 
     def remove(self, name: str) -> Generation:
         """Returns the generation, now retired. Raises UnknownModelError."""
@@ -62,9 +71,3 @@ class Models:
             old = self._current.pop(name)
             old.retired = True
             return old
-
-
-def _retired(generation: Generation | None) -> Generation | None:
-    if generation is not None:
-        generation.retired = True
-    return generation

@@ -89,9 +89,9 @@ class RequestQueue:
         slots: list[Slot] = []
         with self._changed:
             now = self._clock()
-            while self._cuts and (self._cuts[0][0] <= now or self._cuts[0][2].gone):
+            while self._cuts and self._cuts[0][0] <= now:
                 request = heapq.heappop(self._cuts)[2]
-                if request.gone:
+                if request not in self._requests:
                     continue
                 request.cut = True
                 self._leave_turns(request)
@@ -123,7 +123,7 @@ class RequestQueue:
             self._backlog.change(request.priority, request.outstanding, left)
             request.outstanding, request.open, request.last_done = left, request.open - 1, self._clock()
             if not request.open:
-                self._requests.remove(request)
+                self._forget(request)
 
     def drop(self, request: Request) -> None:
         """Forget a request, answered or not; what waits of it leaves now, what is under way is marked as gone."""
@@ -131,7 +131,7 @@ class RequestQueue:
             request.gone = True
             if request not in self._requests:
                 return
-            self._requests.remove(request)
+            self._forget(request)
             self._backlog.change(request.priority, request.outstanding, 0)
             self._leave_turns(request)
 
@@ -170,6 +170,12 @@ class RequestQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _forget(self, request: Request) -> None:
+        self._requests.remove(request)
+        if len(self._cuts) > 2 * len(self._requests):  # mostly of requests that are done: they need not wait for that
+            self._cuts = [entry for entry in self._cuts if entry[2] in self._requests]
+            heapq.heapify(self._cuts)
 
     def _leave_turns(self, request: Request) -> None:
         if request.waiting:

@@ -29,23 +29,30 @@ class Rate:
 class Speed:
     """What a lane does, and what it can do.
 
-    A few sentences go slower together than many, so the rate of an idle afternoon says nothing of a full batch:
-    ``capacity`` is measured only while sentences wait that the batch has no room for.
+    A few sentences go slower together than many, so the rate of an idle afternoon says nothing of a full batch.
+    ``capacity`` is what steps of a full batch achieve: the sentences that advance by a step in a second, times the
+    source tokens that are done, in the end, for each such advance. Counting what a full batch finishes would not do:
+    one that fills has finished nothing yet, and one that empties is full no more.
     """
 
     def __init__(self, tokens_per_second: float) -> None:
         """It can do ``tokens_per_second``, as measured at the start; that counts as a second of work."""
-        self.lately, self._saturated = Rate(), Rate()
-        for rate in (self.lately, self._saturated):
+        self.lately = Rate()
+        self._advances = Rate()  # sentences advanced by a step, in steps of a full batch
+        self._advances_lately = Rate()  # the same in all steps
+        for rate in (self.lately, self._advances, self._advances_lately):
             rate.note(tokens_per_second, 1.0)
 
-    def note(self, tokens: float, seconds: float, saturated: bool) -> None:
-        """``tokens`` were finished in the last ``seconds`` of work, while others did or did not wait."""
+    def note(self, tokens: float, sentences: int, seconds: float, full: bool) -> None:
+        """A step of ``seconds`` advanced ``sentences`` and finished some, of ``tokens``; the batch was full or not."""
         self.lately.note(tokens, seconds)
-        if saturated:
-            self._saturated.note(tokens, seconds)
+        self._advances_lately.note(sentences, seconds)
+        if full:
+            self._advances.note(sentences, seconds)
 
     @property
     def capacity(self) -> float:
         """Source tokens a second of a full batch."""
-        return max(self._saturated.per_second, self.lately.per_second)
+        lately = self._advances_lately.per_second
+        tokens_an_advance = self.lately.per_second / lately if lately else 0.0
+        return max(self.lately.per_second, self._advances.per_second * tokens_an_advance)

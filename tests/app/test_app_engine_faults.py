@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from engine_harness import (
+    PATIENCE_SECONDS,
     Gate,
     alone,
     fail_encoding_of,
@@ -241,3 +243,116 @@ def test_a_step_that_stands_still_is_not_ready_and_is_ready_when_it_moves_again(
 
     with running(checkpoint, heartbeat_seconds=1.0) as engine:
         asyncio.run(stand_still(engine))
+
+
+def test_an_engine_that_stands_still_for_long_is_given_up(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    gate, given_up = Gate(checkpoint), threading.Event()
+
+    async def stand_still(engine: Engine) -> None:
+        gate.close()
+        task = asyncio.create_task(engine.translate("en-de", [job(3)], None))
+        await until(given_up.is_set)
+        gate.open()
+        await task
+
+    with running(checkpoint, stuck_seconds=0.2, on_stuck=given_up.set) as engine:
+        asyncio.run(stand_still(engine))
+
+
+def fail_beyond(checkpoint: Checkpoint, rows: int) -> list[int]:
+    """Let memory hold only so many rows of the decoder; returns the rows of every step that went well."""
+    step, held = checkpoint.model.step, []
+
+    def limited(state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        if len(token) > rows:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        held.append(len(token))
+        return step(state, token, memory)
+
+    checkpoint.model.step = limited  # type: ignore[method-assign]
+    return held
+
+
+def test_sentences_that_memory_does_not_hold_together_are_translated_fewer_at_a_time(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    jobs = mixed_jobs(40)
+    with running(checkpoint) as engine:
+        held = fail_beyond(checkpoint, rows=60)
+        answers = asyncio.run(together(engine, list(jobs)))
+        assert engine.ready and engine.queued_tokens == 0
+    for item, answer in zip(jobs, answers, strict=True):
+        assert isinstance(answer, Outcome)
+        assert answer.results[0].hypotheses[0].pieces == alone(checkpoint, item)[0].pieces
+    assert max(held) > 5  # not one by one
+
+
+def test_sentences_that_cannot_be_encoded_together_are_encoded_fewer_at_a_time(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    encode = checkpoint.model.encode
+
+    def limited(source: Tensor, lengths: Tensor) -> Memory:
+        if len(source) > 5:
+            raise MemoryError
+        return encode(source, lengths)
+
+    jobs = mixed_jobs(20)
+    with running(checkpoint) as engine:
+        checkpoint.model.encode = limited  # type: ignore[method-assign]
+        answers = asyncio.run(together(engine, list(jobs)))
+    assert all(isinstance(answer, Outcome) for answer in answers)
+
+
+def test_a_sentence_that_memory_does_not_hold_even_alone_fails_and_the_others_do_not(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    step = checkpoint.model.step
+
+    def limited(state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
+        if memory.mask.shape[1] > 29:
+            raise MemoryError("poison: too long")
+        return step(state, token, memory)
+
+    jobs = [*mixed_jobs(3), job(29), *mixed_jobs(6)]
+    with running(checkpoint) as engine:
+        checkpoint.model.step = limited  # type: ignore[method-assign]
+        assert_only_one_failed(checkpoint, jobs, asyncio.run(together(engine, jobs)))
+        assert engine.ready
+
+
+def test_a_client_that_goes_while_its_sentence_is_encoded_leaves_nothing(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    encode = checkpoint.model.encode
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(source: Tensor, lengths: Tensor) -> Memory:
+        begun.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        return encode(source, lengths)
+
+    async def cancel(engine: Engine) -> None:
+        task = asyncio.create_task(engine.translate("en-de", long_jobs(3, 200), None))
+        await until(begun.is_set)
+        task.cancel()
+        await asyncio.wait([task])
+        assert engine.queued_tokens == 0
+        gate.steps = 0
+        go_on.set()
+        await until(lambda: engine.active_sentences == 0)
+        assert gate.steps <= 2
+
+    gate = Gate(checkpoint)
+    with running(checkpoint) as engine:
+        checkpoint.model.encode = held  # type: ignore[method-assign]
+        asyncio.run(cancel(engine))
+
+
+def test_one_of_many_suspects_is_found_by_halves(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    fail_steps_with(checkpoint, length=29)
+    gate = Gate(checkpoint)
+    others = [job(5, seed, max_length=3) for seed in range(31)]
+    jobs = [*others[:3], job(29, max_length=3), *others[3:]]
+    with running(checkpoint) as engine:
+        gate.steps = 0
+        assert_only_one_failed(checkpoint, jobs, asyncio.run(together(engine, jobs)))
+    assert gate.steps < 31 * 3

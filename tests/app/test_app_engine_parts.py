@@ -228,15 +228,24 @@ def test_rate_forgets() -> None:
     assert not math.isnan(rate.per_second)
 
 
-def test_capacity_is_measured_while_others_wait() -> None:
+def test_capacity_is_that_of_a_full_batch() -> None:
     speed = Speed(500.0)
     for _ in range(100):
-        speed.note(10, 1.0, saturated=False)
+        speed.note(10, 10, 1.0, full=False)
     assert speed.lately.per_second == pytest.approx(10, rel=0.05)
-    assert speed.capacity == pytest.approx(500)
+    assert speed.capacity == pytest.approx(500, rel=0.05)
     for _ in range(100):
-        speed.note(200, 1.0, saturated=True)
-    assert speed.capacity == pytest.approx(200, rel=0.05)
+        speed.note(80, 100, 1.0, full=True)
+    assert speed.capacity == pytest.approx(80, rel=0.05)
+
+
+def test_capacity_does_not_depend_on_when_a_full_batch_finishes_its_sentences() -> None:
+    speed = Speed(100.0)
+    for _ in range(500):  # a batch of ten fills, is full for ten steps, and is done when it is full no more
+        for _ in range(10):
+            speed.note(0, 10, 0.1, full=True)
+        speed.note(80, 10, 0.1, full=False)
+    assert speed.capacity == pytest.approx(80 / 1.1, rel=0.1)
 
 
 def test_the_watchdog_acts_once_when_the_heart_does_not_beat() -> None:

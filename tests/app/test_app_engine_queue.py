@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -226,3 +227,14 @@ def test_a_request_hands_out_only_the_jobs_that_were_not_known(queue: RequestQue
     queue.put(request(1, 2, 3, model=GERMAN, waiting=[0, 2]), 10.0)
     assert queue.tokens == job(1).tokens + job(3).tokens
     assert take_lengths(queue) == [1, 3]
+
+
+def test_a_request_that_is_done_is_not_kept_until_its_deadline(queue: RequestQueue, clock: Clock) -> None:
+    done = request(1, model=GERMAN, cut_at=clock.now + 60)
+    queue.put(done, 10.0)
+    slot = queue.take(GERMAN, lambda _: True)
+    assert slot is not None
+    queue.release(slot)
+    kept = weakref.ref(done)
+    del done, slot
+    assert kept() is None
