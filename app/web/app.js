@@ -46,7 +46,8 @@ async function send() {
   try {
     if (!pair.source) throw new Problem("The service is not ready yet.", { status: 503 });
     requireShort(text);
-    const answer = await translate(text, pair.source, pair.target, inFlight.signal);
+    const arrive = arrivals(mine, text, pair);
+    const answer = await translate(text, pair.source, pair.target, inFlight.signal, arrive);
     if (mine === newest) show(text, answer, pair);
   } catch (error) {
     if (mine === newest) report(error, languages.source ? send : start);
@@ -56,8 +57,24 @@ async function send() {
 function show(text, answer, pair) {
   result.show(text, answer, pair);
   wait = FIRST_WAIT;
-  setState("done", timingsLine(answer.timings));
+  const late = answer.unfinished.length;
+  const status = late ? `Time is over, ${count(late)} ${late === 1 ? "sentence" : "sentences"} unfinished · ` : "";
+  setState("done", status + timingsLine(answer.timings));
   showModelCard(answer.model);
+}
+
+/** Shows the segments of a long text while they come. */
+function arrivals(mine, text, pair) {
+  let progress = null;
+  let arrived = 0;
+  return (segments) => {
+    if (mine !== newest) return;
+    progress ??= result.begin(text, pair);
+    for (const segment of segments) progress.place(segment);
+    arrived += segments.length;
+    part("notice").hidden = true;
+    part("status").textContent = `Translating… ${count(arrived)} of ${count(segments[0].segments)}`;
+  };
 }
 
 function timingsLine({ queue_ms: queue, compute_ms: compute, total_ms: total }) {

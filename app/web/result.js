@@ -2,6 +2,7 @@
 import { probability, showChoices } from "./choices.js";
 import { HeatMap } from "./heatmap.js";
 import { characters, paint, unlight, weigh } from "./pieces.js";
+import { Progress } from "./progress.js";
 
 export class ResultView {
   /** `part(id)` finds an element of the page. */
@@ -24,10 +25,23 @@ export class ResultView {
     return this.choices?.[this.choice].text ?? "";
   }
 
+  /** Makes way for the translation of `text`, which comes sentence by sentence; returns where to put them. */
+  begin(text, languages) {
+    this.choices = null;
+    this.#unlight();
+    this.part("target").lang = languages.target;
+    this.part("target").classList.add("arriving");
+    this.part("results").inert = true;   // those of the text before
+    this.part("score-hint").hidden = true;
+    this.part("copy").disabled = true;
+    return new Progress(this.part("target"), text);
+  }
+
   /** `text` is what was translated, `languages` the pair `{source, target}`. */
   show(text, answer, languages) {
     Object.assign(this, { text, answer, languages, choices: [answer, ...answer.alternatives], detached: false });
     this.part("target").lang = languages.target;
+    this.#arrived();
     showChoices(this.part("choices"), this.choices, (index) => this.#choose(index));
     this.#choose(0);
     this.part("results").hidden = false;
@@ -35,6 +49,7 @@ export class ResultView {
 
   clear() {
     Object.assign(this, { answer: null, choices: null, segments: [], segment: 0 });
+    this.#arrived();
     this.part("target").replaceChildren();
     this.part("results").hidden = true;
     this.part("score-hint").hidden = true;
@@ -45,6 +60,11 @@ export class ResultView {
   detach() {
     this.detached = true;
     this.sourceSpans = null;
+  }
+
+  #arrived() {
+    this.part("target").classList.remove("arriving");
+    this.part("results").inert = false;
   }
 
   #choose(index) {

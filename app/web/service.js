@@ -1,4 +1,9 @@
 // What the page asks of the service. Paths are relative, so that the page also works below a proxy's prefix.
+import { characters } from "./pieces.js";
+
+const LONG_TEXT = 200;       // characters from which on the sentences are worth showing one by one
+const STREAM = "application/x-ndjson";
+let streams = true;          // until a stream breaks off: something on the way to the service cannot carry them
 
 /** An answer that is not a translation: what to tell the reader, and whether asking again later can help. */
 export class Problem extends Error {
@@ -20,18 +25,59 @@ export const models = async () => (await call("v1/models")).models;
 
 export const ready = () => call("health/ready");
 
-/** Best translation of one text, with its runners-up, their scores and the attention of the best. */
-export async function translate(text, source, target, signal) {
-  const answer = await call("v1/translate", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ text, source, target, n_best: 5, scores: true, alignment: true }),
-    signal,
-  });
+/**
+ * Best translation of one text, with its runners-up, their scores and their attention. Of a long text,
+ * `onSegments(events)` gets the segments as they are translated, in whatever order, until the answer is there.
+ */
+export async function translate(text, source, target, signal, onSegments) {
+  const body = { text, source, target, n_best: 5, scores: true, alignment: true };
+  let answer = null;
+  if (streams && characters(text).length > LONG_TEXT) {
+    answer = await readStream(await post({ ...body, partial: true }, `${STREAM}, application/json;q=0.5`, signal), onSegments);
+    streams = answer !== null;
+  }
+  answer ??= await (await post(body, "application/json", signal)).json();
   return { ...answer.translations[0], model: answer.model, timings: answer.timings };
 }
 
-async function call(path, options = {}) {
+const post = (body, accept, signal) => ask("v1/translate", {
+  method: "POST",
+  headers: { "Content-Type": "application/json", Accept: accept },
+  body: JSON.stringify(body),
+  signal,
+});
+
+/** The answer at the end of a stream; null if the stream has no end. */
+async function readStream(response, onSegments) {
+  if (!response.headers.get("Content-Type")?.startsWith(STREAM)) return response.json();
+  const stream = chunks(response.body);
+  for (;;) {
+    const events = await stream.next().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      return { done: true };   // broken off
+    });
+    if (events.done) return null;
+    const last = events.value.at(-1);
+    if (last.event === "answer") return last.answer;
+    if (last.event === "problem") throw new Problem(last.problem.detail, { status: last.problem.status });
+    onSegments(events.value);
+  }
+}
+
+/** The events of a stream, those that came together at once. */
+async function* chunks(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let begun = "";
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    const lines = (begun + read.value).split("\n");
+    begun = lines.pop();
+    if (lines.length) yield lines.map((line) => JSON.parse(line));
+  }
+}
+
+const call = async (path) => (await ask(path)).json();
+
+async function ask(path, options = {}) {
   let response;
   try {
     response = await fetch(new URL(path, document.baseURI), options);
@@ -40,7 +86,7 @@ async function call(path, options = {}) {
     throw new Problem("The service cannot be reached.");
   }
   if (!response.ok) throw await problemOf(response);
-  return response.json();
+  return response;
 }
 
 async function problemOf(response) {

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
+from page_harness import (
+    ARTIFACTS,
+    OTHER,
+    SENTENCE,
+    SERVICE_LIMIT,
+    ask,
+    cells,
+    lit,
+    needs_chromium,
+    part,
+    shown,
+    type_and_wait,
+    until,
+    wait_for,
+)
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select, WebDriverWait
+from selenium.webdriver.support.ui import Select
 
-from app.main import create_app
-from app.settings import Settings
-from model.checkpoint import load_checkpoint, save_checkpoint
-from tests.system.screenshot import open_chromium, photograph, prefer, resize
-from tokenizer.subword import load_tokenizers
+from tests.system.screenshot import photograph, prefer, resize
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None and "CI" not in os.environ, reason="needs chromium and chromedriver"
-)
-ARTIFACTS = Path(__file__).parents[1] / ".artifacts"
-SENTENCE = "The captain drinks his coffee, then we leave."
-OTHER = "Two children run to the harbour."
-SERVICE_LIMIT = 300  # characters a text, less than the page's own limit
+pytestmark = needs_chromium
+pytest_plugins = ["page_harness"]
 # Answers to texts with the word "captain" wait for release(), whether or not the page has given them up.
 HOLD_CAPTAIN = """
 window.delivered = false;
@@ -48,92 +44,6 @@ window.fetch = async (url, options = {}) => {
   return {ok: true, json};
 };
 """
-
-
-@pytest.fixture(scope="module")
-def application(tiny_checkpoint: Path, tiny_checkpoint_fr: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    """en-de, en-fr, and de-en with the weights of en-de."""
-    forth = load_checkpoint(tiny_checkpoint)
-    back = tmp_path_factory.mktemp("back") / "de-en"
-    config = forth.config.model_copy(update={"name": "de-en", "source": "de", "target": "en"})
-    files = {**load_tokenizers(tiny_checkpoint).files(), "README.md": b"# Random weights\n"}
-    save_checkpoint(back, config, forth.model.state_dict(), files)
-    checkpoints = (tiny_checkpoint, tiny_checkpoint_fr, back)
-    return create_app(Settings(checkpoints=checkpoints, threads=1, max_text_characters=SERVICE_LIMIT))
-
-
-@pytest.fixture(scope="module")
-def url(application: FastAPI) -> Iterator[str]:
-    """The application on a free port of the loopback interface."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    deadline = time.monotonic() + 60
-    while not server.started or httpx.get(f"{address}/health/ready").status_code != 200:
-        assert thread.is_alive() and time.monotonic() < deadline, "the service did not become ready"
-        time.sleep(0.05)
-    yield address
-    server.should_exit = True
-    thread.join(30)
-    listener.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Chrome]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, open_chromium(profile) as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(chromium: Chrome, url: str) -> Chrome:
-    """The page freshly opened at 1280 px in the light theme, with empty logs."""
-    resize(chromium, 1280, 900)
-    prefer(chromium, "light")
-    chromium.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": url, "storageTypes": "local_storage"})
-    for log in ("browser", "performance"):
-        chromium.get_log(log)
-    chromium.get(url)
-    until(chromium, lambda: bool(Select(part(chromium, "source-language")).options))
-    return chromium
-
-
-def part(page: Chrome, name: str) -> WebElement:
-    return page.find_element(By.ID, name)
-
-
-def until(page: Chrome, holds: Callable[[], bool], seconds: float = 60) -> None:
-    WebDriverWait(page, seconds, poll_frequency=0.05).until(lambda _: holds())
-
-
-def wait_for(page: Chrome, state: str) -> None:
-    root = page.find_element(By.TAG_NAME, "html")
-    until(page, lambda: root.get_attribute("data-state") == state)
-
-
-def shown(page: Chrome) -> str:
-    return str(page.execute_script("return document.getElementById('target').textContent"))
-
-
-def type_and_wait(page: Chrome, text: str) -> None:
-    part(page, "source").send_keys(text)
-    wait_for(page, "done")
-
-
-def ask(url: str, text: str) -> dict[str, Any]:
-    """What the service answers to the page's own request."""
-    body = {"text": text, "source": "en", "target": "de", "n_best": 5, "scores": True, "alignment": True}
-    answer: dict[str, Any] = httpx.post(f"{url}/v1/translate", json=body, timeout=60).raise_for_status().json()
-    return answer["translations"][0]  # type: ignore[no-any-return]
-
-
-def cells(page: Chrome) -> list[WebElement]:
-    return page.find_elements(By.CSS_SELECTOR, "#heatmap td.cell")
-
-
-def lit(page: Chrome, name: str) -> list[str]:
-    return [span.get_attribute("textContent") or "" for span in part(page, name).find_elements(By.CSS_SELECTOR, ".lit")]
 
 
 def test_typing_translates(page: Chrome, url: str) -> None:
@@ -224,14 +134,14 @@ def test_a_text_over_the_page_s_limit_is_not_sent(page: Chrome) -> None:
     assert part(page, "notice-text").text == "The text has 5,001 characters; this page takes at most 5,000."
 
 
-def test_a_service_that_is_not_ready_is_asked_again(page: Chrome, application: FastAPI) -> None:
-    application.state.service.draining = True
+def test_a_service_that_is_not_ready_is_asked_again(page: Chrome, page_application: FastAPI) -> None:
+    page_application.state.service.draining = True
     try:
         part(page, "source").send_keys(SENTENCE)
         wait_for(page, "waiting")
         assert "shutting down" in part(page, "notice-text").text
     finally:
-        application.state.service.draining = False
+        page_application.state.service.draining = False
     wait_for(page, "done")
     assert not part(page, "notice").is_displayed()
 
