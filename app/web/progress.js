@@ -11,7 +11,7 @@ export class Progress {
 
   /** `start` and `end` are a segment's in the source text; its `translation` is null if there is none. */
   place({ start, end, translation }) {
-    const veil = this.veils.find((known) => known.start <= start && end <= known.end);
+    const veil = this.veils.find((known) => start < known.end && known.start < end);
     if (!veil) return;
     this.veils.splice(this.veils.indexOf(veil), 1);
     const sentence = document.createElement("span");
