@@ -109,6 +109,10 @@ class Subword:
         texts: list[str] = self._processor.id_to_piece(list(range(self.vocabulary_size)))
         return texts
 
+    def byte_ids(self) -> list[int]:
+        """The ids of the pieces that are a byte each: what has no piece of its own is written with them."""
+        return [id_ for id_, is_byte in enumerate(self._is_byte) if is_byte]
+
     def cover(self, piece: str) -> list[int]:
         """The ids of this model's pieces that the text of a piece, of another model for instance, is made of.
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.checkpoint import CheckpointConfig, Evaluation
+from model.checkpoint import CheckpointConfig, Evaluation, ShortlistSummary
 from training.config import CardConfig
+
+CARD = "README.md"
+_SHORTLIST = "| Shortlist | "
 
 
 def render_card(config: CheckpointConfig, card: CardConfig, parameters: int) -> str:
@@ -42,7 +45,27 @@ def _facts(config: CheckpointConfig, parameters: int) -> str:
         ("Vocabulary", vocabulary),
         ("Search", f"beam {config.beam_size}, length penalty {penalty.kind} {penalty.alpha:g}"),
     )
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)])
+    table = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
+    if config.shortlist:
+        table.append(shortlist_row(config.shortlist))
+    return "\n".join(table)
+
+
+def with_shortlist(card: str, summary: ShortlistSummary) -> str:
+    """An existing ``card`` that speaks of a shortlist, in the place of an older one's row or below the search's."""
+    lines = [line for line in card.splitlines() if not line.startswith(_SHORTLIST)]
+    searches = [number for number, line in enumerate(lines, 1) if line.startswith("| Search |")]
+    place = searches[0] if searches else len(lines)
+    added = [shortlist_row(summary)] if searches else ["", "| | |", "|---|---|", shortlist_row(summary)]
+    return "\n".join([*lines[:place], *added, *lines[place:]]) + "\n"
+
+
+def shortlist_row(summary: ShortlistSummary) -> str:
+    """The row of the table of facts."""
+    return (
+        f"{_SHORTLIST}optional: {summary.size} translations of each source piece and the {summary.frequent} most "
+        f"frequent pieces, learned from {summary.pairs:,} pairs ({_cell('; '.join(summary.data))}) |"
+    )
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> str:

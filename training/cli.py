@@ -10,6 +10,7 @@ from training.commands.distil import distil_command
 from training.commands.evaluate import evaluate_command
 from training.commands.explain import explain_command
 from training.commands.run import export_command, fit_command, run_command, tokenizer_command
+from training.commands.shortlist import shortlist_command
 from training.commands.significance import significance_command
 from training.commands.tune import tune_command
 
@@ -19,6 +20,7 @@ app.command("tokenizer")(tokenizer_command)
 app.command("fit")(fit_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
+app.command("shortlist")(shortlist_command)
 app.command("compare")(compare_command)
 app.command("significance")(significance_command)
 app.command("tune")(tune_command)

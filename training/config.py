@@ -142,6 +142,13 @@ class CardConfig(Frozen):
     limits: tuple[str, ...] = ()
 
 
+class ShortlistConfig(Frozen):
+    """The vocabulary shortlist that a checkpoint brings along, for a search that is to be faster."""
+
+    size: int = Field(50, ge=1, description="Target pieces that a source piece allows: its likeliest translations.")
+    frequent: int = Field(200, ge=0, description="So many of the most frequent target pieces are always allowed.")
+
+
 class ExportConfig(Frozen):
     """The checkpoint that comes out."""
 
@@ -151,6 +158,7 @@ class ExportConfig(Frozen):
     precision: Literal["float32", "float16"] = Field("float16", description="Of the stored weights.")
     licence: str = Field(description="Under which the checkpoint may be passed on.")
     card: CardConfig = CardConfig()
+    shortlist: ShortlistConfig | None = Field(ShortlistConfig(), description="Learned from the training text; or null.")
 
 
 class Recipe(Frozen):

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import DTYPES, SUMS, CheckpointConfig, Provenance, save_checkpoint
-from training.card import render_card
+from model.shortlist import Shortlist
+from training.card import CARD, render_card
 from training.config import Recipe
 from training.corpus import Corpus
 from training.evaluate import Result, evaluate
 from training.fit_record import FitRecord
 from training.recipe_file import recipe_sha256
+from training.shortlist import learn_shortlist, summarize
 from training.system import Run, System, open_checkpoint, open_run
 from training.transfer import inherited_data
 from training.tuning import tune
-
-CARD = "README.md"
 
 
 class ExportError(Exception):
@@ -52,14 +52,22 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
     weights = run.model.state_dict()
     _require_finite(weights, recipe)
     config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name, inherited_data(run_folder)))
+    shortlist = _learn_shortlist(recipe, run, message)
     files = run.system.tokenizers.files()
-    results = _evaluate_as_stored(recipe, run.system, config, weights, run_folder, message)
+    results = _evaluate_as_stored(recipe, run.system, config, weights, shortlist, run_folder, message)
     evaluations = tuple(result.evaluation(run.system.options) for result in results)
     config = config.model_copy(update={"evaluations": evaluations})
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     card = render_card(config, recipe.export.card, parameters)
-    save_checkpoint(folder, config, weights, {**files, CARD: card.encode()})
+    save_checkpoint(folder, config, weights, {**files, CARD: card.encode()}, shortlist)
     return Exported(folder, config, results)
+
+
+def _learn_shortlist(recipe: Recipe, run: Run, message: Callable[[str], None]) -> Shortlist | None:
+    if recipe.export.shortlist is None:
+        return None
+    message("learning the vocabulary shortlist")
+    return learn_shortlist(run.train, run.system.tokenizers, recipe.export.shortlist)
 
 
 def _evaluate_as_stored(
@@ -67,6 +75,7 @@ def _evaluate_as_stored(
     system: System,
     config: CheckpointConfig,
     weights: Mapping[str, Tensor],
+    shortlist: Shortlist | None,
     run_folder: Path,
     message: Callable[[str], None],
 ) -> list[Result]:
@@ -74,7 +83,7 @@ def _evaluate_as_stored(
     device = system.model.device.type
     with tempfile.TemporaryDirectory(prefix=".export.", dir=run_folder) as temporary:
         folder = Path(temporary) / "checkpoint"
-        save_checkpoint(folder, config, weights, system.tokenizers.files())
+        save_checkpoint(folder, config, weights, system.tokenizers.files(), shortlist)
         stored = open_checkpoint(folder, device, recipe.search.token_budget)
         results = []
         for corpus in recipe.data.test:
@@ -84,7 +93,7 @@ def _evaluate_as_stored(
 
 
 def _config(recipe: Recipe, run: Run, provenance: Provenance) -> CheckpointConfig:
-    system = run.system
+    system, shortlist = run.system, recipe.export.shortlist
     return CheckpointConfig(
         name=recipe.export.name or f"{recipe.data.source}-{recipe.data.target}",
         version=recipe.export.version,
@@ -96,6 +105,7 @@ def _config(recipe: Recipe, run: Run, provenance: Provenance) -> CheckpointConfi
         length_penalty=system.options.length_penalty,
         length_limit=system.length_limit,
         training=provenance,
+        shortlist=summarize(run.train, shortlist, provenance.data) if shortlist else None,
     )
 
 

@@ -15,6 +15,7 @@ from model.ensemble import Ensemble, Model
 from model.sampling import sample
 from model.search import SearchOptions, translate
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 from tokenizer.subword import TokenizerPair, load_tokenizers
 from training.config import Recipe
 from training.corpus import Corpus
@@ -38,6 +39,7 @@ class System(NamedTuple):
     options: SearchOptions
     language: str  # translated into
     token_budget: int = TOKEN_BUDGET
+    shortlist: Shortlist | None = None  # that translations keep to; samples do not
 
     def translate(self, texts: Sequence[str]) -> list[str]:
         """The best translation of each text, a line each; a text without a piece, such as a blank one, stays empty."""
@@ -50,7 +52,7 @@ class System(NamedTuple):
         """
         encoded, filled = self._encode(texts)
         sources = [encoded[index] for index in filled]
-        found = translate(self.model, sources, self.options, self.length_limit, self.token_budget)
+        found = translate(self.model, sources, self.options, self.length_limit, self.token_budget, self.shortlist)
         translations: list[list[str]] = [[] for _ in texts]
         for index, hypotheses in zip(filled, found, strict=True):
             if not hypotheses:
@@ -129,12 +131,27 @@ def open_run(recipe: Recipe, run_folder: Path) -> Run:
     return Run(model, system, train)
 
 
-def open_checkpoint(folder: Path, device: str = "cpu", token_budget: int = TOKEN_BUDGET) -> System:
-    """An exported checkpoint with its own search options. Raises CheckpointError or TokenizerError."""
+def open_checkpoint(
+    folder: Path, device: str = "cpu", token_budget: int = TOKEN_BUDGET, shortlist: bool = False
+) -> System:
+    """An exported checkpoint with its own search options, keeping to its shortlist if asked to.
+
+    Raises CheckpointError or TokenizerError, and UnusableSystemError where there is no shortlist.
+    """
     checkpoint = load_checkpoint(folder, device)
     config = checkpoint.config
+    if shortlist and checkpoint.shortlist is None:
+        raise UnusableSystemError(f"{folder} has no shortlist; give it one with `ferry-train shortlist {folder}`")
     options = SearchOptions(config.beam_size, length_penalty=config.length_penalty)
-    return System(checkpoint.model, load_tokenizers(folder), config.length_limit, options, config.target, token_budget)
+    return System(
+        checkpoint.model,
+        load_tokenizers(folder),
+        config.length_limit,
+        options,
+        config.target,
+        token_budget,
+        checkpoint.shortlist if shortlist else None,
+    )
 
 
 def combine(systems: Sequence[System]) -> System:

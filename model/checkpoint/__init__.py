@@ -6,6 +6,7 @@ pickle anywhere.
 """
 
 from model.checkpoint.config import (
+    CONFIG,
     DTYPES,
     FORMAT_VERSION,
     CheckpointConfig,
@@ -21,13 +22,17 @@ from model.checkpoint.errors import (
     CheckpointMissingError,
     CheckpointVersionError,
 )
-from model.checkpoint.folder import SUMS
+from model.checkpoint.folder import SUMS, listed_files
 from model.checkpoint.store import Checkpoint, load_checkpoint, read_config, save_checkpoint, verify_hashes
+from model.checkpoint.tensors import SHORTLIST, WEIGHTS
 
 __all__ = [
+    "CONFIG",
     "DTYPES",
     "FORMAT_VERSION",
+    "SHORTLIST",
     "SUMS",
+    "WEIGHTS",
     "Checkpoint",
     "CheckpointConfig",
     "CheckpointError",
@@ -39,6 +44,7 @@ __all__ = [
     "Evaluation",
     "Provenance",
     "ShortlistSummary",
+    "listed_files",
     "load_checkpoint",
     "read_config",
     "save_checkpoint",

@@ -47,6 +47,11 @@ def verify_folder(folder: Path, required: Iterable[str]) -> None:
             raise CheckpointHashError(f"{path} is not listed in {SUMS}; it is no part of the checkpoint: remove it")
 
 
+def listed_files(folder: Path) -> list[str]:
+    """The names in ``SHA256SUMS``, in its order. Raises CheckpointFormatError."""
+    return list(_parse_sums(folder / SUMS))
+
+
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write the files ``contents`` and their hashes to a temporary sibling, flush it to disk and rename it.
 

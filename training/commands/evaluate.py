@@ -22,11 +22,12 @@ from training.commands.shared import (
     note,
     resolve,
 )
-from training.config import Recipe
+from training.config import Recipe, ShortlistConfig
 from training.corpus_config import CorpusConfig
 from training.device import pick_device
 from training.evaluate import EvaluationError, evaluate
 from training.scores import score_entry, score_table, write_results
+from training.shortlist import learn_shortlist
 from training.system import System, combine, open_checkpoint, open_run
 
 EVALUATION_FOLDER = "evaluation"
@@ -45,6 +46,9 @@ def evaluate_command(
     alpha: Annotated[float | None, typer.Option(min=0, max=5, help="Of the length penalty; default as above.")] = None,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    shortlist: Annotated[
+        bool, typer.Option("--shortlist", help="Keep to the vocabulary shortlist, of several the first's.")
+    ] = False,
     overrides: Overrides = None,
     dump: Dump = False,
 ) -> None:
@@ -53,6 +57,7 @@ def evaluate_command(
     A RECIPE is evaluated with the best weights of its run, on its test sets unless --source and --reference name
     another. A CHECKPOINT needs --source and --reference. Several, in any mixture, decode as one: by the mean of their
     probabilities, with the search options and the test sets of the first, and nothing is written without --output.
+    With --shortlist a CHECKPOINT's own is used; a RECIPE's is learned as export would.
     """
     with mendable_errors():
         corpora = _corpus(source, reference)
@@ -62,7 +67,8 @@ def evaluate_command(
         if recipes[0] is not None and not corpora:
             corpora = recipes[0].data.test
             output = output or (recipes[0].folder / EVALUATION_FOLDER if len(paths) == 1 else None)
-        system = combine([_open(path, recipe, device) for path, recipe in zip(paths, recipes, strict=True)])
+        limited = [shortlist] + [False] * (len(paths) - 1)
+        system = combine(list(map(_open, paths, recipes, [device] * len(paths), limited)))
         if threads is not None:
             torch.set_num_threads(threads)
         score_corpora(system.with_search(beam_size, alpha), corpora, output, as_json)
@@ -82,8 +88,14 @@ def score_corpora(system: System, corpora: Sequence[CorpusConfig], output: Path 
     typer.echo(json.dumps(entries[0] if len(entries) == 1 else entries, indent=2, ensure_ascii=False))
 
 
-def _open(path: Path, recipe: Recipe | None, device: DeviceName) -> System:
-    return open_checkpoint(path, pick_device(device)) if recipe is None else open_run(recipe, recipe.folder).system
+def _open(path: Path, recipe: Recipe | None, device: DeviceName, shortlist: bool) -> System:
+    if recipe is None:
+        return open_checkpoint(path, pick_device(device), shortlist=shortlist)
+    run = open_run(recipe, recipe.folder)
+    if not shortlist:
+        return run.system
+    learned = learn_shortlist(run.train, run.system.tokenizers, recipe.export.shortlist or ShortlistConfig())
+    return run.system._replace(shortlist=learned.to(run.model.device))
 
 
 def _corpus(source: Path | None, reference: Path | None) -> tuple[CorpusConfig, ...]:
