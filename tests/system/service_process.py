@@ -31,7 +31,9 @@ class ServiceProcess(NamedTuple):
 
     def metric(self, line: str) -> float:
         """The value of the metric that starts with ``line``; 0 if it is not there."""
-        found = re.search(f"^{re.escape(line)} (.+)$", httpx.get(f"{self.url}/metrics").text, re.MULTILINE)
+        found = re.search(
+            f"^{re.escape(line)} (.+)$", httpx.get(f"{self.url}/metrics", timeout=STARTING_SECONDS).text, re.MULTILINE
+        )
         return float(found[1]) if found else 0.0
 
 
@@ -46,10 +48,14 @@ def serving(folder: Path, *arguments: str | Path, ferry: Sequence[str | Path] = 
     with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             service = ServiceProcess(process, _url(process, log_file), log_file)
-            _wait(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200, process, log_file)
+            _wait(lambda: _is_ready(service), process, log_file)
             yield service
         finally:
             process.kill()
+
+
+def _is_ready(service: ServiceProcess) -> bool:
+    return httpx.get(f"{service.url}/health/ready", timeout=STARTING_SECONDS).status_code == 200
 
 
 def _url(process: subprocess.Popen[bytes], log_file: Path) -> str:
