@@ -38,7 +38,7 @@ class SegmentEvent(BaseModel):
     segment: int = Field(description="Number of the segment in its text, from 0.", examples=[1])
     segments: int = Field(description="How many segments the text has.", examples=[2])
     start: int = Field(description="First character of the segment in the text.", examples=[14])
-    end: int = Field(description="Character after its last.", examples=[32])
+    end: int = Field(description="Character after its last.", examples=[31])
     before: str = Field(description="What stands in front of a text's first segment; otherwise empty.", examples=[""])
     translation: str | None = Field(description="Null if there is none: see status.", examples=["Bis morgen!"])
     after: str = Field(description="What stands between it and the next segment or the text's end.", examples=[""])
@@ -135,7 +135,7 @@ def _json(event: SegmentEvent | AnswerEvent | ProblemEvent) -> str:
 def _examples() -> list[SegmentEvent | AnswerEvent]:
     """The stream for a text of two sentences, of which the second is ready first."""
     first, second = "Guten Morgen.", "Bis morgen!"
-    places = [(1, 14, 32, "", second, ""), (0, 0, 13, "", first, " ")]
+    places = [(1, 14, 31, "", second, ""), (0, 0, 13, "", first, " ")]
     segments = [
         SegmentEvent(
             text=0,
