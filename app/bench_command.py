@@ -77,6 +77,7 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
         text=_text(subject, task),
         beam_size=subject.options.beam_size,
         precision=subject.precision,
+        precision_ms={name: seconds * 1e3 for name, seconds in subject.measured.items()},
         shortlist=subject.shortlist is not None,
         sentences_per_second=best.sentences_per_second,
         batch_size=best.batch,

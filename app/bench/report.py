@@ -18,6 +18,7 @@ class Report(Frozen):
     text: str
     beam_size: int
     precision: str
+    precision_ms: dict[str, float]  # of a decoder step in each precision that was tried, where one was chosen
     shortlist: bool
     sentences_per_second: float  # of the best batch size
     batch_size: int  # the best

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import lzma
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Literal, NamedTuple, cast
 
 import torch
@@ -39,6 +40,7 @@ class Subject(NamedTuple):
     operations: Operations  # whatever the precision
     sentences: Sentences
     shortlist: Shortlist | None = None
+    measured: Mapping[str, float] = MappingProxyType({})  # seconds of a step, by precision, where one was chosen
 
     @classmethod
     def prepared(
@@ -56,7 +58,17 @@ class Subject(NamedTuple):
         if shortlist is not None:
             operations = _shortened(operations, model, shortlist, sentences)
         ready = prepare(model, precision)
-        return cls(name, ready.model, ready.precision, length_limit, options, operations, sentences, shortlist)
+        return cls(
+            name,
+            ready.model,
+            ready.precision,
+            length_limit,
+            options,
+            operations,
+            sentences,
+            shortlist,
+            ready.measured,
+        )
 
     @property
     def config(self) -> ModelConfig:

@@ -37,13 +37,19 @@ def _facts(report: Report) -> Table:
         ("machine", str(report.machine)),
         ("model", f"{report.model}: {report.shape}; beam {report.beam_size}"),
         ("text", report.text),
-        ("precision", report.precision + (", shortlist" if report.shortlist else "")),
+        ("precision", _precision(report)),
         ("sentences_per_second", rates),
         ("floor_sentences_per_second", f"{report.floor_sentences_per_second:.1f}, of which {share:.0%} are reached"),
         ("latency_ms_mean", f"{report.latency_ms_mean:.1f}"),
     ):
         table.add_row(name, value)
     return table
+
+
+def _precision(report: Report) -> str:
+    tried = ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in report.precision_ms.items())
+    chosen = report.precision + (", shortlist" if report.shortlist else "")
+    return f"{chosen}; a step took {tried}" if tried else chosen
 
 
 def _throughput(rows: Sequence[Throughput]) -> Table:

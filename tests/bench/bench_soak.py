@@ -31,7 +31,6 @@ import httpx
 
 from app.bench import machine
 from app.bench.load import Outcome, poisson, saturate
-from app.bench.subject import Sentences
 from app.settings import BUNDLED
 from model.checkpoint import SUMS, read_config
 from tests.bench.soak_report import Figures, Memory, Soak, draw, figures
@@ -181,11 +180,11 @@ def texts(checkpoint: Path, source: Path | None, count: int) -> list[str]:
     if source is not None:
         lines = dict.fromkeys(line.strip() for line in source.read_text("utf-8").splitlines())
         return [line for line in lines if line][:count]
-    subword, config = load_tokenizers(checkpoint).source, read_config(checkpoint).model
-    drawn = Sentences(config).take(2 * count)
-    # Pieces of one byte make no text of their own; what cannot be read would be refused.
-    lines = dict.fromkeys(" ".join(subword.decode(pieces).split()) for pieces in drawn)
-    return [line for line in lines if line.isprintable() and "\ufffd" not in line][:count]
+    subword, draw = load_tokenizers(checkpoint).source, random.Random(5)
+    words = [subword.decode([piece]) for piece in range(4, subword.vocabulary_size)]
+    readable = [piece for piece, word in enumerate(words, 4) if word.isprintable() and word.strip("\ufffd\u2047 ")]
+    drawn = (subword.decode(draw.choices(readable, k=draw.randint(4, 24))) for _ in range(2 * count))
+    return [text for text in dict.fromkeys(drawn) if "\ufffd" not in text][:count]
 
 
 def show(found: Figures) -> None:
