@@ -38,4 +38,14 @@ class Catalogue:
 def _facts(checkpoint: Checkpoint) -> Facts:
     parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
     tokenizers = load_tokenizers(checkpoint.folder)
-    return Facts(checkpoint.folder, "", checkpoint.config, tokenizers, parameters, "float32", {}, shortlist=False)
+    return Facts(
+        checkpoint.folder,
+        "",
+        checkpoint.config,
+        tokenizers,
+        parameters,
+        "float32",
+        {},
+        shortlist=False,
+        load_seconds=0.0,
+    )

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from app.collecting import importing
 from app.explain import explanation
+from app.hangup import Hangup
 from app.settings import PREFIX, Settings, flag, load_settings
 
 # What computes is imported by the command that computes: torch takes seconds, and --help should not.
@@ -42,10 +44,10 @@ def serve(**flags: Any) -> None:
 
             workers.serve(settings)
         else:
-            from app import server
-            from app.hangup import Hangup
-
-            server.serve(settings, Hangup())
+            hangup = Hangup()
+            with importing():
+                from app import server
+            server.serve(settings, hangup)
 
 
 def _serve_parameters() -> list[inspect.Parameter]:

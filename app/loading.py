@@ -27,8 +27,11 @@ class Loader:
     def __init__(
         self, precision: Literal["auto"] | Precision, shortlist: bool, precisions: Mapping[str, Precision]
     ) -> None:
-        """``precisions`` stand above ``precision`` for the models that they name."""
-        self._precision, self._shortlist, self._precisions = precision, shortlist, precisions
+        """``precisions`` stand above ``precision`` for the models that they name, and those loaded later join them.
+
+        So what was measured once holds: while others are at work there is nothing to be measured.
+        """
+        self._precision, self._shortlist, self._precisions = precision, shortlist, dict(precisions)
         self._numbers = itertools.count(1)
         self.engine: Engine | None = None  # the one that models are handed to, once there is one
 
@@ -39,7 +42,9 @@ class Loader:
     def load(self, folder: Path) -> ServedModel:
         """Load a checkpoint into the engine. Raises what :meth:`read` raises, and ModelFailedError."""
         facts, ready = self.read(folder)
-        return ServedModel(facts, self._hand_over(facts, ready), self)
+        model = ServedModel(facts, self._hand_over(facts, ready), self)
+        announce(facts)
+        return model
 
     def name(self, facts: Facts) -> str:
         """A name for the engine: the model's, and a number, so that no two that were ever loaded are mixed up."""
@@ -73,16 +78,21 @@ class Loader:
         facts, ready = _ready(folder, checkpoint, precision or self._precision, self._shortlist)
         if not sums == facts.fingerprint == fingerprint(real):
             raise CheckpointError(f"{folder} was replaced while it was read; load it again")
-        logger.info(
-            "model loaded",
-            model=checkpoint.config.name,
-            version=checkpoint.config.version,
-            precision=facts.precision,
-            measured_ms={name: round(seconds * 1000, 2) for name, seconds in facts.measured.items()},
-            shortlist=facts.shortlist,
-            seconds=round(time.monotonic() - began, 3),
-        )
-        return facts, ready
+        self._precisions.setdefault(checkpoint.config.name, facts.precision)
+        return facts._replace(load_seconds=time.monotonic() - began), ready
+
+
+def announce(facts: Facts) -> None:
+    """Log what was loaded and in which precision, with the measurement that chose it."""
+    logger.info(
+        "model loaded",
+        model=facts.config.name,
+        version=facts.config.version,
+        precision=facts.precision,
+        measured_ms={name: round(seconds * 1000, 2) for name, seconds in facts.measured.items()},
+        shortlist=facts.shortlist,
+        seconds=round(facts.load_seconds, 3),
+    )
 
 
 def fingerprint(folder: Path) -> str:
@@ -110,5 +120,6 @@ def _ready(
         precision=prepared.precision,
         measured=prepared.measured,
         shortlist=shortlist is not None,
+        load_seconds=0.0,
     )
     return facts, EngineModel(prepared.model, checkpoint.config.length_limit, shortlist)

@@ -10,13 +10,10 @@ from typing import NamedTuple
 import structlog
 
 from app.catalogue import Catalogue
-from app.engine import ModelFailedError
 from app.languages import DuplicatePairError
 from app.loading import Loader, fingerprint
 from app.served import ServedModel
 from app.settings import SettingsError
-from model.checkpoint import CheckpointError
-from tokenizer.subword import TokenizerError
 
 logger = structlog.get_logger("app.models")
 
@@ -52,14 +49,14 @@ class Reloader:
             try:
                 folders = await self._list(before)
             except SettingsError as error:
-                return self._log(Report([], [], _names(before), {"": str(error)}))
-            models, failed = await self._gather(folders, {model.facts.folder: model for model in before})
+                return self._log(Report([], [], _names(before), {"all": str(error)}))
+            models, failed = await self._gather(folders, before)
             report = self._compare(before, models, failed)
             try:
                 exchange(Catalogue(models, pivot=self._pivot))
             except DuplicatePairError as error:
                 self._retire(set(models) - set(before))
-                return self._log(Report([], [], _names(before), {**failed, "": str(error)}))
+                return self._log(Report([], [], _names(before), {**failed, "all": str(error)}))
             self._retire(set(before) - set(models))
             return self._log(report)
 
@@ -71,24 +68,25 @@ class Reloader:
         return folders
 
     async def _gather(
-        self, folders: Sequence[Path], served: dict[Path, ServedModel]
+        self, folders: Sequence[Path], before: Sequence[ServedModel]
     ) -> tuple[list[ServedModel], dict[str, str]]:
         """The models to serve from now on, and the folders that failed."""
         models, failed = [], {}
         for folder in folders:
-            old = served.get(folder)
+            # A folder of checkpoints that holds none any more is listed itself, and fails; what was in it serves on.
+            old = [model for model in before if folder in (model.facts.folder, model.facts.folder.parent)]
             try:
                 models.append(await asyncio.to_thread(self._current, folder, old))
-            except (CheckpointError, TokenizerError, ModelFailedError, OSError) as error:
+            except Exception as error:  # whatever a checkpoint does, the others and the old one serve on
+                logger.error("a checkpoint could not be loaded", folder=str(folder), exc_info=error)
                 failed[str(folder)] = str(error)
-                if old is not None:
-                    models.append(old)
+                models.extend(old)
         return models, failed
 
-    def _current(self, folder: Path, old: ServedModel | None) -> ServedModel:
-        if old is not None and fingerprint(folder) == old.facts.fingerprint:
-            return old
-        return self._loader.load(folder)
+    def _current(self, folder: Path, old: Sequence[ServedModel]) -> ServedModel:
+        found = fingerprint(folder)
+        unchanged = (model for model in old if model.facts.folder == folder and model.facts.fingerprint == found)
+        return next(unchanged, None) or self._loader.load(folder)
 
     def _compare(self, before: Sequence[ServedModel], after: Sequence[ServedModel], failed: dict[str, str]) -> Report:
         loaded = [model for model in after if model not in before]

@@ -39,6 +39,7 @@ class Facts(NamedTuple):
     precision: Precision  # in which the engine computes
     measured: dict[str, float]  # seconds of each precision that was tried; empty where it was set
     shortlist: bool  # whether the vocabulary is cut to a shortlist
+    load_seconds: float
 
 
 class Weights(Protocol):
@@ -100,6 +101,8 @@ class ServedModel:
     async def retire(self) -> None:
         """Wait until nobody uses it any more, then drop the weights for good."""
         await self._unused.wait()
+        if self._loading is not None:  # for somebody whose deadline has passed since
+            await asyncio.wait({self._loading})
         await self._drop()
 
     async def drop_if_unused(self, seconds: float) -> bool:

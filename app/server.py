@@ -76,8 +76,8 @@ def serve(
 
     ``on_started`` is called once requests are accepted. Raises what :func:`app.main.create_app` raises.
     """
-    app: FastAPI = create_app(settings, precisions)
     logs.configure(settings.log_level)
+    app: FastAPI = create_app(settings, precisions)
     service: Service = app.state.service
     config = uvicorn.Config(
         app,

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, cast
 
+import structlog
 from fastapi import Depends, Request
 
 from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
-from app.loading import Loader
+from app.loading import Loader, announce
 from app.metrics import Metrics
 from app.reload import Reloader, Report
 from app.served import ServedModel
@@ -20,6 +21,8 @@ from app.translator import SegmentTranslation, TranslationRequest, TranslationRe
 from model.precision import Precision
 
 HOUSEKEEPING_SECONDS = 1.0
+
+logger = structlog.get_logger("app.service")
 
 
 class Service:
@@ -37,6 +40,8 @@ class Service:
         named = {loader.name(facts): (facts, ready) for facts, ready in read}
         served = [ServedModel(facts, name, loader) for name, (facts, _) in named.items()]
         catalogue = Catalogue(served, pivot=settings.pivot)
+        for facts, _ in read:
+            announce(facts)
         self.engine = loader.engine = Engine(
             {name: ready for name, (_, ready) in named.items()},
             queue_tokens=settings.queue_tokens,
@@ -76,13 +81,23 @@ class Service:
     async def keep_house(self) -> None:
         """What has to be seen to once in a while, until cancelled: metrics, and models that nobody uses."""
         while True:
-            self.metrics.sample(self.engine.tokens_per_second, self.catalogue.models)
-            if self.settings.idle_unload_minutes is not None:
-                for model in self.catalogue.models:
-                    await model.drop_if_unused(self.settings.idle_unload_minutes * 60)
-            if any(model.outdated for model in self.catalogue.models):
-                await self.reload()
+            try:
+                await self._keep_house()
+            except Exception:
+                logger.exception("housekeeping failed")
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    def sample(self) -> None:
+        """Tell the metrics how things stand."""
+        self.metrics.sample(self.engine.tokens_per_second, self.catalogue.models)
+
+    async def _keep_house(self) -> None:
+        self.sample()
+        if self.settings.idle_unload_minutes is not None:
+            for model in self.catalogue.models:
+                await model.drop_if_unused(self.settings.idle_unload_minutes * 60)
+        if any(model.outdated for model in self.catalogue.models):
+            await self.reload()
 
     async def reload(self) -> Report:
         """Read the checkpoint folders anew and serve what they hold now; no request is dropped, and no error raised."""

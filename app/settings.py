@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     )
     admin_token: SecretStr | None = Field(
         None,
+        min_length=1,
         description="Bearer token for POST /admin/reload; without one there is no such path. Set it by variable.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(

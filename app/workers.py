@@ -23,6 +23,7 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from app import logs
+from app.collecting import importing
 from app.explain import explanation
 from app.hangup import Hangup
 from app.settings import Settings
@@ -91,16 +92,16 @@ class Supervisor:
             signal.signal(number, _nothing)  # the number comes through the pipe
         self._start()
         while self._workers:
+            self._listen()
             for worker in list(self._workers):
                 if not worker.process.is_alive():
                     self._buried(worker)
-            self._listen()
 
     def _listen(self) -> None:
         """Wait for a signal, a report or a death, and see to it."""
         reports = [worker.reports for worker in self._workers if not worker.reports.closed]
         happened = wait([self._signals, *reports, *(worker.process.sentinel for worker in self._workers)])
-        for worker in self._workers:
+        for worker in list(self._workers):
             if worker.reports in happened:
                 self._heard(worker)
         if self._signals in happened:
@@ -175,6 +176,7 @@ class Supervisor:
 
 def work(settings: Settings, reporting: Connection, precisions: Mapping[str, Precision]) -> None:
     """A worker: one process that serves the port, from its start to its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; until it serves, SIGTERM follows
     hangup = Hangup()
     threading.Thread(target=_follow_supervisor, daemon=True).start()
     reporting.send(None)
@@ -189,15 +191,23 @@ def work(settings: Settings, reporting: Connection, precisions: Mapping[str, Pre
 
 
 def _serve_with(settings: Settings, hangup: Hangup, reporting: Connection, precisions: Mapping[str, Precision]) -> None:
-    from app import server
-    from app.service import Service
+    with importing():
+        from app import server
+        from app.service import Service
 
     def tell(service: Service) -> None:
-        service.tell_others = lambda: os.kill(os.getppid(), signal.SIGHUP)
+        service.tell_others = _tell_supervisor
         reporting.send(Serving({model.pair.model: model.facts.precision for model in service.catalogue.models}))
 
     with _bound(settings, shared=True) as port:
         server.serve(settings, hangup, sockets=[port], precisions=precisions, on_started=tell)
+
+
+def _tell_supervisor() -> None:
+    """Ask it to have all workers read the checkpoints anew."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and supervisor.pid == os.getppid():  # else it is gone, and its id somebody else's
+        os.kill(os.getppid(), signal.SIGHUP)
 
 
 def _follow_supervisor() -> None:

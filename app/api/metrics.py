@@ -13,5 +13,6 @@ router = APIRouter(tags=["service"])
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(service: ServiceDependency) -> Response:
     """Requests, latency, queue, batches and tokens since the service started."""
+    service.sample()
     text, content_type = service.metrics.exposition()
     return Response(text, headers={"Content-Type": content_type})

@@ -117,6 +117,7 @@ def test_the_loaded_pairs_and_models_are_listed(client: TestClient) -> None:
     }
     model = client.get("/v1/models").json()["models"][1]
     assert (model["name"], model["beam_size"], model["licence"]) == ("en-fr", 5, "CC0-1.0")
+    assert (model["serving_precision"], model["loaded"]) == ("float32", True)
     assert model["length_penalty"] == {"kind": "power", "alpha": 1.0} and model["parameters"] > 1000
 
 
