@@ -47,7 +47,9 @@ def page_application(
     files = {**load_tokenizers(tiny_checkpoint).files(), "README.md": b"# Random weights\n"}
     save_checkpoint(back, config, forth.model.state_dict(), files)
     checkpoints = (tiny_checkpoint, tiny_checkpoint_fr, back)
-    return create_app(Settings(checkpoints=checkpoints, threads=1, max_text_characters=SERVICE_LIMIT))
+    # The page's answers are compared with others: no measurement may decide how they are computed.
+    quiet = {"threads": 1, "lanes": 1, "precision": "float32", "stuck_seconds": 600}
+    return create_app(Settings(checkpoints=checkpoints, max_text_characters=SERVICE_LIMIT, **quiet))
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +60,7 @@ def url(page_application: FastAPI) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not server.started or httpx.get(f"{address}/health/ready").status_code != 200:
         assert thread.is_alive() and time.monotonic() < deadline, "the service did not become ready"
         time.sleep(0.05)
@@ -91,7 +93,7 @@ def part(page: Chrome, name: str) -> WebElement:
     return page.find_element(By.ID, name)
 
 
-def until(page: Chrome, holds: Callable[[], bool], seconds: float = 60) -> None:
+def until(page: Chrome, holds: Callable[[], bool], seconds: float = 180) -> None:
     WebDriverWait(page, seconds, poll_frequency=0.05).until(lambda _: holds())
 
 
@@ -112,7 +114,7 @@ def type_and_wait(page: Chrome, text: str) -> None:
 def ask(url: str, text: str) -> dict[str, Any]:
     """What the service answers to the page's own request."""
     body = {"text": text, "source": "en", "target": "de", "n_best": 5, "scores": True, "alignment": True}
-    answer: dict[str, Any] = httpx.post(f"{url}/v1/translate", json=body, timeout=60).raise_for_status().json()
+    answer: dict[str, Any] = httpx.post(f"{url}/v1/translate", json=body, timeout=180).raise_for_status().json()
     return answer["translations"][0]  # type: ignore[no-any-return]
 
 

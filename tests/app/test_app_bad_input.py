@@ -62,6 +62,8 @@ CASES = {
     "endless n-best": invalid("n_best: must be at most the beam size, 16, got 1000", n_best=1000),
     "penalty not a number": invalid("must be a finite number", length_penalty=float("nan")),
     "endless penalty": invalid("length_penalty: ", length_penalty=float("inf")),
+    "unknown priority": invalid("priority: must be 'interactive' or 'bulk', got \"urgent\"", priority="urgent"),
+    "partial as string": invalid('partial: must be a valid boolean, got "yes"', partial="yes"),
     "deadline too far": invalid("deadline_ms: must be at most 60000", deadline_ms=60_001),
     "deadline passed": bad(504, "deadline", "allow more time or send less text", text=["A river."] * 50, deadline_ms=1),
     "unsupported pair": bad(404, "unsupported-pair", "the pairs there are: en-de, en-fr", target="xx"),

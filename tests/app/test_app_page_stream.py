@@ -46,7 +46,7 @@ HOLD = "await window.released; rest.forEach(write); controller.close();"
 BREAK_OFF = "await window.released; controller.error(new TypeError('network'));"
 STOP = "controller.close();"
 FAIL = (
-    """write('{"event":"problem","problem":{"title":"The service failed","status":500,"detail":"It failed."}}\\\\n');"""
+    """write('{"event":"problem","problem":{"title":"The service failed","status":500,"detail":"It failed."}}\\n');"""
 )
 
 
@@ -147,7 +147,7 @@ def test_what_is_unfinished_when_the_time_is_over_is_counted(page: Chrome) -> No
     late = """
       const answer = JSON.parse(rest.at(-1));
       Object.assign(answer.answer.translations[0], { status: "partial", unfinished: [{ segment: 1 }, { segment: 3 }] });
-      write(JSON.stringify(answer) + "\\\\n");
+      write(JSON.stringify(answer) + "\\n");
     """
     intercept(page, late)
     paste(page, LONG)
