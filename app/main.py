@@ -18,7 +18,7 @@ from app.service import Service
 from app.settings import Settings, load_settings
 from model.precision import Precision
 
-READY_SECONDS = 120.0
+READY_SECONDS = 600.0
 
 DESCRIPTION = """Translates text between the language pairs of the loaded checkpoints.
 

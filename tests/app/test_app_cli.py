@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -157,6 +158,25 @@ def test_info_shows_what_a_checkpoint_is(ferry: Ferry, tiny_checkpoint: Path) ->
         assert words in result.output
     sums = (tiny_checkpoint / "SHA256SUMS").read_text().split()
     assert all(digest in result.output for digest in sums[::2])
+
+
+def test_info_says_in_which_precision_it_would_serve_here(
+    ferry: Ferry, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = json.loads(ferry("info", "--json", tiny_checkpoint).output)
+    assert measured["serving_precision"] == min(measured["step_seconds"], key=measured["step_seconds"].get)
+    assert {"float32", "int8"} <= measured["step_seconds"].keys()
+    monkeypatch.setenv("FERRY_PRECISION", "int8")
+    chosen = ferry("info", tiny_checkpoint).output
+    assert re.search(r"served here in +int8 *\n", chosen)
+
+
+@pytest.mark.parametrize("precision", ["auto", "int8"])
+def test_files_are_translated_in_the_precision_that_is_asked_for(
+    ferry: Ferry, tiny_checkpoint: Path, precision: str
+) -> None:
+    result = ferry("translate", "--checkpoint", tiny_checkpoint, "--precision", precision, stdin=b"Hold on!\n")
+    assert result.status == 0 and result.output.strip()
 
 
 def test_info_as_json(ferry: Ferry, tiny_checkpoint: Path, tiny_checkpoint_fr: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from engine_harness import Slowness, loaded, running
+from service_harness import running as service
 
 from app.catalogue import Catalogue
 from app.engine import DeadlineError, Engine, SegmentFailedError, SegmentResult
@@ -139,6 +140,26 @@ def test_a_text_on_which_the_second_model_fails_is_named(chain: Chain) -> None:
     chain.second.model.encode = broken  # type: ignore[assignment, method-assign]
     with pytest.raises(SegmentFailedError, match="text 1 could not be translated"):
         chain.ask("", f"{SLOW} {CALM}")
+
+
+def test_the_api_marks_pairs_and_answers_that_take_two_models(
+    tiny_checkpoint_back: Path, tiny_checkpoint_fr: Path
+) -> None:
+    body = {"text": SLOW, "source": "de", "target": "fr"}
+    with service(checkpoints=(tiny_checkpoint_back, tiny_checkpoint_fr)) as client:
+        pairs = {f"{pair['source']}-{pair['target']}": pair for pair in client.get("/v1/languages").json()["pairs"]}
+        answer = client.post("/v1/translate", json=body).json()
+        refused = client.post("/v1/translate", json={**body, "scores": True})
+    assert pairs["de-en"]["pivot"] is None
+    assert (pairs["de-fr"]["pivot"], pairs["de-fr"]["models"]) == ("en", ["de-en", "en-fr"])
+    assert (answer["pivot"], [model["name"] for model in answer["models"]]) == ("en", ["de-en", "en-fr"])
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "scores")
+
+
+def test_without_pivoting_the_pair_is_not_there(tiny_checkpoint_back: Path, tiny_checkpoint_fr: Path) -> None:
+    with service(checkpoints=(tiny_checkpoint_back, tiny_checkpoint_fr), pivot=False) as client:
+        answer = client.post("/v1/translate", json={"text": SLOW, "source": "de", "target": "fr"})
+    assert (answer.status_code, answer.json()["pairs"]) == (404, ["de-en", "en-fr"])
 
 
 def test_a_half_too_long_for_the_second_model_is_cut_and_what_is_empty_costs_nothing(

@@ -94,6 +94,25 @@ def test_without_a_checkpoint_the_bundled_ones_are_taken(tmp_path: Path, monkeyp
     assert BUNDLED.parts[-2:] == ("app", "checkpoints")
 
 
+def test_a_folder_of_checkpoints_stands_for_those_in_it(tmp_path: Path) -> None:
+    for name in ("en-de", "de-en", ".half-written"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    settings = Settings(checkpoints=(tmp_path, tmp_path / "en-de", tmp_path / "none"))
+    inside = (tmp_path / "de-en", tmp_path / "en-de")
+    assert settings.checkpoint_folders() == (*inside, tmp_path / "en-de", tmp_path / "none")
+
+
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: 5)
+    assert [Settings(workers=workers).thread_count() for workers in (1, 2, 8)] == [5, 2, 1]
+    assert Settings(workers=8, threads=3).thread_count() == 3
+
+
+def test_a_token_is_not_shown() -> None:
+    assert "secret" not in repr(load_settings({"admin_token": "secret"}))
+
+
 @pytest.mark.parametrize(("content", "cores"), [("max 100000\n", 8), ("250000 100000", 2), ("10000 100000", 1)])
 def test_the_quota_of_a_container_is_obeyed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, cores: int
