@@ -4,6 +4,9 @@ Every kind is ``project(outputs) -> keys`` and ``forward(query, keys, values, ma
 ``query`` (B, Q, H), ``keys`` (B, S, A), ``values`` (B, S, H), ``mask`` (B, S) bool, true at real positions;
 ``context`` (B, Q, H); ``weights`` (B, Q, S), rows summing to one (for several heads: their mean).
 Q is the number of positions in training, and the number of hypotheses of a sentence in search.
+
+Keys may be float64 beside float32 queries. Then all sums over positions are float64, and what is rounded at the end
+does not depend on how many positions and queries a batch was padded to (but for one rounding in some 10^8).
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Context (B, Q, H) and weights (B, Q, S)."""
-        scores = self.scores(query, keys).float().masked_fill(~mask.unsqueeze(1), -math.inf)
-        weights = torch.softmax(scores, dim=-1)
-        return torch.bmm(weights.to(values.dtype), values), weights
+        weights = _weights(self.scores(query, keys), mask.unsqueeze(1))
+        wide = torch.promote_types(keys.dtype, values.dtype)
+        return torch.bmm(weights.to(wide), values.to(wide)).to(values.dtype), weights
 
 
 class DotAttention(Attention):
@@ -45,7 +48,7 @@ class DotAttention(Attention):
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """Unnormalised scores (B, Q, S)."""
-        return torch.bmm(query, keys.transpose(1, 2).to(query.dtype))
+        return torch.bmm(query.to(keys.dtype), keys.transpose(1, 2))
 
 
 class GeneralAttention(DotAttention):
@@ -77,9 +80,10 @@ class AdditiveAttention(Attention):
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """Unnormalised scores (B, Q, S); needs (B, Q, S, H) for a moment."""
-        energy = torch.tanh(self.query(query).unsqueeze(2) + keys.unsqueeze(1))  # (B, Q, S, H)
+        queries = self.query(query)
+        energy = torch.tanh(queries.unsqueeze(2) + keys.to(queries.dtype).unsqueeze(1))  # (B, Q, S, H)
         scores: Tensor = self.energy(energy).squeeze(-1)
-        return scores
+        return scores.to(keys.dtype)
 
 
 class MultiHeadAttention(Attention):
@@ -103,11 +107,17 @@ class MultiHeadAttention(Attention):
         positions = keys.shape[1]
         heads = self.query(query).view(batch, queries, self.heads, self.width).transpose(1, 2)  # (B, N, Q, W)
         pairs = keys.view(batch, positions, 2, self.heads, self.width).permute(2, 0, 3, 1, 4)  # (2, B, N, S, W)
-        scores = heads @ pairs[0].to(heads.dtype).transpose(-1, -2) / math.sqrt(self.width)  # (B, N, Q, S)
-        weights = torch.softmax(scores.float().masked_fill(~mask[:, None, None, :], -math.inf), dim=-1)
-        context = weights.to(pairs.dtype) @ pairs[1]  # (B, N, Q, W)
+        scores = heads.to(pairs.dtype) @ pairs[0].transpose(-1, -2) / math.sqrt(self.width)  # (B, N, Q, S)
+        weights = _weights(scores, mask[:, None, None, :])
+        context = (weights.to(pairs.dtype) @ pairs[1]).to(heads.dtype)  # (B, N, Q, W)
         mixed: Tensor = self.output(context.transpose(1, 2).reshape(batch, queries, hidden))
         return mixed, weights.mean(dim=1)
+
+
+def _weights(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension of ``scores``, float32 or better, where ``mask`` is true."""
+    precise = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return torch.softmax(precise.masked_fill(~mask, -math.inf), dim=-1)
 
 
 def build_attention(kind: str, hidden: int, heads: int) -> Attention:

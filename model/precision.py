@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from model.cells.fused import LSTMLayer
-from model.cells.layer import RecurrentLayer
+from model.cells.layer import CellState, RecurrentLayer
 from model.cells.packed import JoinedLayer, OneDnnLSTMLayer
+from model.decoder import Memory
+from model.encoder import Bridge
 from model.int8 import fastest_kernel
 from model.products import Bfloat16Product, Float32Product, Int8Product, Pack, can_pack, has_bfloat16
 from model.seq2seq import Output, Seq2Seq
@@ -90,9 +92,10 @@ class PackedSeq2Seq(Seq2Seq):
         with torch.no_grad():
             model = _shared(model)
             self.config = model.config
+            self.exact = model.device.type == "cpu"  # a GPU has few units for float64
             self.pack = _pack(model, precision)
             self.encoder = _swap(model.encoder, Float32Product, stepped=False)
-            self.bridge = _swap(model.bridge, Float32Product, stepped=False)
+            self.bridge = ExactBridge(_swap(model.bridge, Float32Product, stepped=False))
             self.decoder = _swap(model.decoder, self.pack, stepped=True)
             self.embedding_dropout = model.embedding_dropout
             self.target_embedding = Table(model.target_embedding.weight)
@@ -103,6 +106,11 @@ class PackedSeq2Seq(Seq2Seq):
             self.output_bias = model.output_bias
             self.project = self.pack(weight, model.output_bias)
         self.eval().requires_grad_(False)
+
+    def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
+        """As :meth:`Seq2Seq.encode`, with keys in float64: attention then depends on no padding."""
+        memory = super().encode(source, source_lengths)
+        return memory._replace(keys=memory.keys.double()) if self.exact else memory
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""
@@ -116,6 +124,18 @@ class PackedSeq2Seq(Seq2Seq):
     def output_weight(self) -> Tensor:
         """Output embeddings (V, E) float32, unpacked."""
         return self.output_table.weight.float()
+
+
+class ExactBridge(Bridge):
+    """A bridge whose mean over positions is summed in float64, so that it depends on no padding."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        nn.Module.__init__(self)
+        self.layers, self.cell, self.project = bridge.layers, bridge.cell, bridge.project
+
+    def forward(self, outputs: Tensor, mask: Tensor) -> tuple[CellState, ...]:
+        """As :meth:`Bridge.forward`."""
+        return super().forward(outputs.double(), mask)
 
 
 class Table(nn.Embedding):

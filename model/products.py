@@ -30,8 +30,8 @@ class Float32Product(nn.Module):
         self.bias = None if bias is None else bias.float()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """``inputs`` (..., I) float32 to (..., O) float32."""
-        return _linear(inputs, self.weight, self.bias, self.packed)
+        """``inputs`` (..., I), also float64, to (..., O) float32."""
+        return _linear(inputs.float(), self.weight, self.bias, self.packed)
 
 
 class Bfloat16Product(nn.Module):

@@ -75,8 +75,8 @@ class OneDnnLSTMLayer(RecurrentLayer):
             recurrent_weight,
             bias,
             no_bias,
-            state.hidden.unsqueeze(0),
-            state.cell.unsqueeze(0),
+            state.hidden.contiguous().unsqueeze(0),  # it reads strides as it pleases
+            state.cell.contiguous().unsqueeze(0),
             reverse=False,
             batch_sizes=[],
             mode=LSTM_MODE,
