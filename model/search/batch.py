@@ -59,9 +59,8 @@ class Batch:
     def advance(self, extended: Extended) -> None:
         """Take the extensions."""
         count, rows = self._rows.shape
-        parents = self.beams.advance(extended.keys, rows, self._columns.padded, self._pieces)
+        self._rows = self.beams.advance(extended.keys, rows, self._columns.padded, self._pieces)
         self._state, self._state_rows, self.fresh = extended.state, count * rows, False
-        self._rows = np.arange(0, count * rows, rows)[:, None] + parents
 
     def keep(self, kept: Booleans) -> None:
         """Drop the sentences that are not kept; the device learns of it at :meth:`settle`."""
@@ -142,6 +141,8 @@ def _gathered(batches: Sequence[Batch], rows: int) -> tuple[EnsembleState, Integ
     if len(batches) == 1 and _is_range(each[0], batches[0]._state_rows):
         return batches[0]._state, places
     index = [torch.from_numpy(part).to(batch.model.device) for part, batch in zip(each, batches, strict=True)]
+    if len(batches) == 1:
+        return batches[0]._state.select(index[0]), places
 
     def gather(*parts: Tensor) -> Tensor:
         gathered = parts[0].new_empty((count, *parts[0].shape[1:]))
@@ -156,7 +157,8 @@ def _gathered(batches: Sequence[Batch], rows: int) -> tuple[EnsembleState, Integ
 
 def _widened(rows: Integers, width: int) -> Integers:
     """``rows`` (B, J) as (B, width): what is added is dead, and as good as any; what is cut is dead."""
-    return np.pad(rows[:, :width], ((0, 0), (0, max(0, width - rows.shape[1]))), mode="edge")
+    lacking = width - rows.shape[1]
+    return np.pad(rows, ((0, 0), (0, lacking)), mode="edge") if lacking > 0 else rows[:, :width]
 
 
 def _is_range(numbers: Integers, length: int) -> bool:

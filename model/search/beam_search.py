@@ -108,8 +108,9 @@ class BeamSearch:
         left = []
         for batch in self._batches:
             chosen = choose(batch.beams)
-            left += [result(batch.beams, slot) for slot in np.flatnonzero(chosen).tolist()]
-            batch.keep(~chosen)
+            if chosen.any():
+                left += [result(batch.beams, slot) for slot in np.flatnonzero(chosen).tolist()]
+                batch.keep(~chosen)
         self._batches = [batch for batch in self._batches if len(batch.beams)]
         return left
 

@@ -45,7 +45,8 @@ class Beams:
     """Sentences and their hypotheses."""
 
     def __init__(self, sentences: Sequence[Sentence], slots: _Slots) -> None:
-        self.sentences, self._slots = list(sentences), slots
+        self.sentences = list(sentences)
+        self._use(slots)
 
     @classmethod
     def begin(cls, sentences: Sequence[Sentence], bos: int) -> Beams:
@@ -78,7 +79,7 @@ class Beams:
         width = max(item.width for item in beams)
         columns = max(item._slots.pieces.shape[1] for item in beams)
         each = [_resized(item._slots, width, columns) for item in beams]
-        joined = each[0] if len(each) == 1 else _Slots(*map(np.concatenate, zip(*each, strict=True)))
+        joined = each[0] if len(each) == 1 else _Slots._make(map(np.concatenate, zip(*each, strict=True)))
         return cls(sentences, joined)
 
     def __len__(self) -> int:
@@ -87,7 +88,7 @@ class Beams:
     @property
     def width(self) -> int:
         """Hypotheses of a slot."""
-        return self._slots.cost.shape[1]
+        return int(self._slots.cost.shape[1])
 
     @property
     def positions(self) -> int:
@@ -106,42 +107,48 @@ class Beams:
 
     def forced(self) -> list[tuple[int, int]]:
         """Slots whose prefix lasts, with the next piece of it."""
-        slots = np.flatnonzero(self._slots.length < self._slots.prefix)
-        lengths = self._slots.length[slots]
-        pairs = zip(slots.tolist(), lengths.tolist(), strict=True)
+        within = self._slots.length < self._slots.prefix
+        if not within.any():
+            return []
+        slots = np.flatnonzero(within)
+        pairs = zip(slots.tolist(), self._slots.length[slots].tolist(), strict=True)
         return [(slot, self.sentences[slot].options.prefix[length]) for slot, length in pairs]
 
     def advance(self, keys: Integers, rows: int, columns: int, pieces: Integers | None) -> Integers:
-        """Take the extensions; returns the row (B, K) that each hypothesis now alive extended.
+        """Take the extensions; returns the row, of B * rows, that each hypothesis now alive (B, K) extended.
 
         ``keys`` (B, M + rows) are those of :func:`model.search.extensions.best_extensions`, whose places count
         ``columns`` a row; ``pieces`` (V) says of which piece a column is, where they are not the same.
         """
-        slots, count, width = self._slots, len(self), self.width
-        going = np.full((count, width), NEVER)
-        going[:, : keys.shape[1] - rows] = keys[:, :-rows]
-        going[slots.length >= slots.limit] = NEVER  # only the end may follow
+        slots = _lengthened(self._slots)
+        count, width = slots.cost.shape
+        going = _filled_up(keys[:, :-rows], width)
+        if (full := slots.length >= slots.limit).any():
+            going[full] = NEVER  # only the end may follow
         self._end(going, keys[:, -rows:])
-        alive = (going < NEVER) & (np.arange(width) < slots.beam[:, None])
-        place = going % PLACES
-        # Dead rows stay where they are: where nothing moves, nothing need be copied.
-        parent = np.where(alive, place // columns, np.minimum(np.arange(width), rows - 1))
-        column = np.where(alive, place % columns, 0)
+        first = np.arange(0, count * rows, rows)[:, None]  # each sentence's first row
+        row, column = np.divmod(going & (PLACES - 1), columns)
         piece = column if pieces is None else pieces[column]
-        cost = np.where(alive, (going // PLACES).astype(np.int32).view(np.float32), np.float32(np.inf))
-        slots = _lengthened(slots)
+        cost = (going >> 32).astype(np.int32).view(np.float32)
+        alive = going < NEVER
+        if not self._uniform:
+            alive &= np.arange(width) < slots.beam[:, None]
+        if not alive.all():
+            # Dead rows stay where they are: where nothing moves, nothing need be copied.
+            row = np.where(alive, row, first + np.minimum(np.arange(width), rows - 1))
+            piece, cost = np.where(alive, piece, 0), np.where(alive, cost, np.float32(np.inf))
         slot = np.arange(count)
-        slots.pieces[slot, slots.length], slots.parents[slot, slots.length] = piece, parent
+        slots.pieces[slot, slots.length], slots.parents[slot, slots.length] = piece, row - first
         self._slots = slots._replace(cost=cost, piece=piece, length=slots.length + 1)
-        return parent
+        return row
 
     def _end(self, going: Integers, ending: Integers) -> None:
         """Finish the hypotheses whose end is among the best k extensions; ``ending`` (B, rows) are the ends' keys."""
         slots = self._slots
-        worst = going[np.arange(len(self)), slots.beam - 1]
-        touched = np.flatnonzero(ending.min(axis=1) <= np.minimum(worst, NEVER - 1))
-        if not len(touched):
+        near = ending.min(axis=1) <= going[np.arange(len(self)), slots.beam - 1]
+        if not near.any():
             return
+        touched = np.flatnonzero(near)
         both = np.sort(np.concatenate([going[touched], ending[touched]], axis=1), axis=1)
         bars = np.minimum(both[np.arange(len(touched)), slots.beam[touched] - 1], NEVER - 1)
         for slot, bar in zip(touched.tolist(), bars.tolist(), strict=True):
@@ -150,18 +157,19 @@ class Beams:
 
     def _finish(self, slot: int, ranked: list[tuple[int, int]]) -> None:
         slots, sentence = self._slots, self.sentences[slot]
-        costs = (np.array([key for key, _ in ranked]) // PLACES).astype(np.int32).view(np.float32).tolist()
+        costs = (np.array([key for key, _ in ranked], dtype=np.int64) >> 32).astype(np.int32).view(np.float32).tolist()
         for cost, (_, row) in zip(costs, ranked, strict=True):
             sentence.finish(0.0 - cost, int(slots.length[slot]), row)
         slots.ended[slot] += len(ranked)
-        if len(sentence.ends) == sentence.options.n_best:
+        if ranked and len(sentence.ends) == sentence.options.n_best:
             slots.bar[slot] = sentence.ends[-1].score
 
     def decided(self) -> Booleans:
         """Which sentences' results stand."""
         slots = self._slots
-        full = (slots.ended >= slots.beam) | (slots.length > slots.limit)
-        return full | (slots.cost[:, 0] == np.inf) | self.certain()
+        full: Booleans = (slots.ended >= slots.beam) | (slots.length > slots.limit)
+        over: Booleans = full | (slots.cost[:, 0] == np.inf) | self.certain()
+        return over
 
     def certain(self) -> Booleans:
         """Which sentences no live hypothesis can change: the best could not rise above the n-th best finished."""
@@ -204,10 +212,20 @@ class Beams:
     def select(self, order: Integers) -> None:
         """Keep the slots ``order`` (B'), in this order, as wide as the widest of their beams."""
         self.sentences = [self.sentences[slot] for slot in order.tolist()]
-        slots = _Slots(*(part[order] for part in self._slots))
+        slots = _Slots._make(part[order] for part in self._slots)
         if self.sentences and int(slots.beam.max()) < self.width:
             slots = _resized(slots, int(slots.beam.max()), slots.pieces.shape[1])
-        self._slots = slots
+        self._use(slots)
+
+    def _use(self, slots: _Slots) -> None:
+        self._slots: _Slots = slots
+        self._uniform: bool = bool((slots.beam == slots.cost.shape[1]).all())
+
+
+def _filled_up(keys: Integers, width: int) -> Integers:
+    """``keys`` (B, M), and none in the columns up to ``width``."""
+    lacking = width - keys.shape[1]
+    return np.pad(keys, ((0, 0), (0, lacking)), constant_values=NEVER) if lacking else keys
 
 
 def _resized(slots: _Slots, width: int, columns: int) -> _Slots:

@@ -2,8 +2,9 @@
 
 Costs stand for log-probabilities, their sign turned, float32: of a hypothesis ``c``, of its extension by piece ``v``
 ``c - log_softmax(logits)[v]``. An extension's key is the bits of its cost, which rise with it as none is negative, and
-below them its place ``row * columns + column``: no two are equal, and the smallest are the best extensions, of equal
-cost the one of the better hypothesis and then of the smaller id, on every device and in every batch alike.
+below them its place ``row * columns + column`` among all rows: no two are equal, and a sentence's smallest are its best
+extensions, of equal cost the one of the better hypothesis and then of the smaller id, on every device and in every
+batch alike.
 
 The smallest keys are found in two exact stages. The columns of a row lie in chunks; the cheapest extension of each
 chunk has the chunk's highest logarithm. Of m wanted extensions none lies outside the m chunks whose cheapest come
@@ -14,7 +15,7 @@ the whole vocabulary.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -29,19 +30,19 @@ _NARROWEST, _WIDEST, _USUAL = 32, 256, 128  # columns of a chunk
 class Columns(NamedTuple):
     """What the columns of the logits are."""
 
-    count: int
+    size: int  # how many there are
     end: int  # the column of end-of-sentence
     barred: Tensor  # int64, columns that extend no hypothesis: padding, begin-of-sentence and end-of-sentence
 
     @property
     def chunk(self) -> int:
         """Columns of a chunk."""
-        return _chunk(self.count)
+        return _chunk(self.size)
 
     @property
     def padded(self) -> int:
         """Columns in whole chunks, by which places count."""
-        return -(-self.count // self.chunk) * self.chunk
+        return -(-self.size // self.chunk) * self.chunk
 
 
 @cache
@@ -67,15 +68,15 @@ def best_extensions(logits: Tensor, costs: Tensor, width: int, columns: Columns,
     infinite where none lives. M is ``width``, or fewer where there are not as many extensions.
     """
     sentences, rows = costs.shape
-    scores = _log_softmax(logits)
-    places = torch.arange(rows, device=costs.device) * columns.padded + columns.end
-    ends = _keys(costs - scores[:, columns.end].view(sentences, rows), places)
+    scores, each = _log_softmax(logits), costs.view(-1)
+    places = _range(sentences * rows, columns.padded, costs.device) + columns.end
+    ends = _keys(each - scores[:, columns.end], places).view(sentences, rows)
     prescribed = None if forced is None else costs[forced.slots, 0] - scores[forced.slots * rows, forced.columns]
     going = _best(scores.index_fill_(1, columns.barred, -math.inf), costs, width, columns)
     if forced is not None and prescribed is not None:
         ends[forced.slots] = NEVER
         going[forced.slots] = NEVER
-        going[forced.slots, 0] = _keys(prescribed, forced.columns)
+        going[forced.slots, 0] = _keys(prescribed, forced.slots * rows * columns.padded + forced.columns)
     return torch.cat([going, ends], dim=1)
 
 
@@ -90,24 +91,32 @@ def _log_softmax(logits: Tensor) -> Tensor:
 def _best(scores: Tensor, costs: Tensor, width: int, columns: Columns) -> Tensor:
     sentences, rows = costs.shape
     chunk = columns.chunk
-    if columns.padded > columns.count:
-        scores = functional.pad(scores, (0, columns.padded - columns.count), value=-math.inf)
+    if columns.padded > columns.size:
+        scores = functional.pad(scores, (0, columns.padded - columns.size), value=-math.inf)
     chunks = scores.view(-1, chunk)  # (B * J * C, chunk)
     each = columns.padded // chunk
-    cheapest = costs.unsqueeze(-1) - chunks.amax(dim=1).view(sentences, rows, each)
-    first = _smallest(_keys(cheapest.view(sentences, -1), torch.arange(rows * each, device=costs.device)), width)
-    chosen = first % PLACES  # (B, m), chunks of the sentence
-    base = torch.arange(0, sentences * rows * each, rows * each, device=costs.device).unsqueeze(1)
-    values = chunks.index_select(0, (chosen + base).view(-1)).view(sentences, -1, chunk)
-    cost = costs.gather(1, chosen // each).unsqueeze(-1) - values  # (B, m, chunk)
-    places = (chosen * chunk).unsqueeze(-1) + torch.arange(chunk, device=costs.device)
+    cheapest = costs.view(-1, 1) - chunks.amax(dim=1).view(-1, each)  # (B * J, C)
+    places = _range(sentences * rows * each, 1, costs.device).view(-1, each)
+    first = _smallest(_keys(cheapest, places).view(sentences, -1), width)
+    chosen = first.bitwise_and(PLACES - 1).view(-1, 1)  # (B * m, 1), chunks of all
+    cost = costs.take(chosen // each) - chunks.index_select(0, chosen.view(-1))  # (B * m, chunk)
+    places = torch.add(_range(chunk, 1, costs.device), chosen, alpha=chunk)
     return _smallest(_keys(cost, places).view(sentences, -1), width)
 
 
 def _keys(costs: Tensor, places: Tensor) -> Tensor:
-    """``costs`` float32, not negative, and their ``places``, as int64; what is no number comes last."""
-    return costs.abs().view(torch.int32).long() * PLACES + places
+    """``costs`` float32, not negative and not needed hereafter, with their ``places`` int64; what is no number is last.
+
+    The sign bit of what is no number may be set.
+    """
+    return torch.add(places, costs.abs_().view(torch.int32), alpha=PLACES)
 
 
 def _smallest(keys: Tensor, count: int) -> Tensor:
     return keys.topk(min(count, keys.shape[1]), dim=1, largest=False).values
+
+
+@lru_cache(maxsize=64)
+def _range(count: int, step: int, device: torch.device) -> Tensor:
+    """0, ``step``, 2 ``step``, ..., ``count`` of them, int64."""
+    return torch.arange(0, count * step, step, device=device)

@@ -43,9 +43,9 @@ def translate(
 def _arrivals(search: BeamSearch, sources: Sequence[Sequence[int]], waiting: list[int], positions: int) -> list[int]:
     """Take from ``waiting``, longest first, what fits into ``positions`` padded source positions.
 
-    A refill waits until half of the positions are free: small admissions cost an encoder call each.
+    A refill waits until a quarter of the positions is free: small admissions cost an encoder call each.
     """
-    if search.padded_tokens * 2 > positions:
+    if search.padded_tokens * 4 > positions * 3:
         return []
     arrivals: list[int] = []
     longest = 0

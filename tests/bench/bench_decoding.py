@@ -1,6 +1,7 @@
 """Decoding speed: sentences a second of the beam search, in batches and one at a time.
 
 python -m tests.bench.bench_decoding            # the reference shape, random weights, forced lengths
+python -m tests.bench.bench_decoding --precision int8
 python -m tests.bench.bench_decoding --checkpoint app/checkpoints/en-de --source FILE
 
 With random weights every output has 1.2 times the pieces of its source, because end-of-sentence is ruled out before
@@ -14,11 +15,13 @@ import itertools
 import statistics
 import time
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from model.checkpoint import load_checkpoint
 from model.config import LengthLimit
+from model.precision import Precision, prepare
 from model.search import BeamSearch, SearchOptions, translate
 from model.seq2seq import Seq2Seq
 from tests.bench import machine, shapes
@@ -34,16 +37,21 @@ def main() -> None:
     parser.add_argument("--beam-size", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32, help="sentences translated together")
     parser.add_argument("--sentences", type=int, default=320)
+    choices = ("auto", *get_args(Precision))
+    parser.add_argument("--precision", choices=choices, help="prepare the model; without it, as it was trained")
     parser.add_argument("--checkpoint", type=Path, help="use its model and tokenizer")
     parser.add_argument("--source", type=Path, help="text, a sentence a line, also .xz; needs --checkpoint")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model, limit, sources = _checkpoint(arguments) if arguments.checkpoint else _random(arguments)
+    trained, limit, sources = _checkpoint(arguments) if arguments.checkpoint else _random(arguments)
+    prepared = prepare(trained, arguments.precision) if arguments.precision else None
+    model = prepared.model if prepared else trained
     sources = list(itertools.islice(itertools.cycle(sources), arguments.sentences))
     options = SearchOptions(beam_size=arguments.beam_size)
     pieces = sum(map(len, sources)) / len(sources)
     print(machine.describe(), machine.load(), sep=", ")
-    print(f"{shapes.describe(model)}; beam {arguments.beam_size}; {len(sources)} sentences of {pieces:.1f} pieces")
+    precision = prepared.precision if prepared else "as trained"
+    print(f"{shapes.describe(trained)}, {precision}; beam {arguments.beam_size}; {len(sources)} of {pieces:.1f} pieces")
     batched = machine.measure(lambda: _in_batches(model, sources, options, limit, arguments.batch), arguments.repeats)
     print(f"batch {arguments.batch}: {len(sources) / batched.median:.1f} sentences/s")
     budget = arguments.batch * arguments.beam_size * (max(map(len, sources)) + 1)
@@ -54,7 +62,7 @@ def main() -> None:
     mean = statistics.mean(singles)
     print(f"batch 1: {1 / mean:.1f} sentences/s, mean {mean * 1e3:.1f} ms, p95 {quantiles[-1] * 1e3:.1f} ms")
     if not arguments.checkpoint:
-        _print_floor(model, pieces, arguments)
+        _print_floor(trained, pieces, arguments)
 
 
 def _random(arguments: argparse.Namespace) -> tuple[Seq2Seq, LengthLimit, list[list[int]]]:
@@ -97,7 +105,7 @@ def _one_by_one(model: Seq2Seq, sources: list[list[int]], options: SearchOptions
 
 
 def _print_floor(model: Seq2Seq, pieces: float, arguments: argparse.Namespace) -> None:
-    """What the matrix products alone would take, at the rate measured for one of them."""
+    """What the matrix products alone would take, at the rate measured for one of them in float32."""
     counted, rows = shapes.operations(model), arguments.batch * arguments.beam_size
     needed = pieces * counted.source + STRETCH * pieces * arguments.beam_size * counted.target
     rate = machine.matrix_rate(rows, arguments.hidden, 4 * arguments.hidden)

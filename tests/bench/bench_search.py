@@ -35,7 +35,7 @@ class StandIn:
         self.logits = torch.randn(rows, model.config.target_vocabulary, generator=generator)
         self.logits[:, model.config.eos] = -30.0  # nothing ends
         self.seconds = 0.0
-        model.step = self._step  # type: ignore[method-assign]
+        model.step = self._step  # type: ignore[assignment, method-assign]
 
     def _step(self, state: State, token: Tensor, memory: Memory) -> tuple[Tensor, State]:
         began = time.process_time()

@@ -30,7 +30,8 @@ def expected(logits: Tensor, costs: Tensor, width: int, columns: Columns) -> tup
     sentences, rows = costs.shape
     scores = torch.log_softmax(logits, dim=-1).view(sentences, rows, -1).numpy()
     each = np.abs(costs.numpy()[:, :, None] - scores).view(np.int32).astype(np.int64)
-    keys = each * PLACES + np.arange(rows)[:, None] * columns.padded + np.arange(columns.count)
+    row = np.arange(sentences * rows).reshape(sentences, rows, 1)
+    keys = each * PLACES + row * columns.padded + np.arange(columns.size)
     ends = keys[:, :, END].copy()
     keys[:, :, BARRED] = np.iinfo(np.int64).max
     return np.sort(keys.reshape(sentences, -1), axis=1)[:, :width], ends
@@ -75,7 +76,7 @@ def test_where_a_piece_is_prescribed_only_that_may_follow(count: int) -> None:
     value = 0.5 - torch.log_softmax(logits[2], dim=-1)[9]
     free = best_extensions(logits.clone(), costs, 3, columns, None)
     found = best_extensions(logits, costs, 3, columns, Forced(torch.tensor([1]), torch.tensor([9])))
-    assert found[1].tolist() == [int(value.view(torch.int32)) * PLACES + 9] + [NEVER] * 4
+    assert found[1].tolist() == [int(value.view(torch.int32)) * PLACES + 2 * columns.padded + 9] + [NEVER] * 4
     assert torch.equal(found[[0, 2]], free[[0, 2]])
 
 
@@ -84,4 +85,5 @@ def test_rows_are_ranked_alike_alone_and_among_others() -> None:
     together = best_extensions(logits.clone(), costs, 5, columns_of(1000), None)
     for slot in range(8):
         rows = logits[slot * 5 : slot * 5 + 5].clone()
-        assert torch.equal(best_extensions(rows, costs[slot : slot + 1], 5, columns_of(1000), None)[0], together[slot])
+        found = best_extensions(rows, costs[slot : slot + 1], 5, columns_of(1000), None)
+        assert torch.equal(found[0] + slot * 5 * 1000, together[slot])
