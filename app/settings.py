@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "FERRY_"
@@ -118,6 +118,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"'{origin}' is not an origin; write it as https://example.org, with no path")
         return origins
 
+    @field_validator("lanes")
+    @classmethod
+    def _each_lane_has_a_thread(cls, lanes: int | None, info: ValidationInfo) -> int | None:
+        threads = info.data.get("threads") or _share_of_cores(info.data.get("workers", 1))
+        if lanes is not None and lanes > threads:
+            raise ValueError(f"a worker has {threads} threads for computing; give each lane at least one")
+        return lanes
+
     def checkpoint_folders(self) -> tuple[Path, ...]:
         """The folders to load, as they are at this moment. Raises SettingsError when there is none."""
         folders = tuple(folder for path in self.checkpoints or (BUNDLED,) for folder in _checkpoints_in(path))
@@ -130,7 +138,11 @@ class Settings(BaseSettings):
 
     def thread_count(self) -> int:
         """Threads to compute on in each worker: as set, or its share of the cores this process may use."""
-        return self.threads or max(1, available_cores() // self.workers)
+        return self.threads or _share_of_cores(self.workers)
+
+
+def _share_of_cores(workers: int) -> int:
+    return max(1, available_cores() // workers)
 
 
 def _checkpoints_in(path: Path) -> list[Path]:

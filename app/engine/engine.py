@@ -8,29 +8,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import structlog
 import torch
 
-from app.engine.budget import Budget
 from app.engine.cache import ResultCache
-from app.engine.calibration import UNMEASURED_SENTENCES, Calibration, calibrate, warm_up
+from app.engine.calibration import warm_up
 from app.engine.delivery import Deliveries
-from app.engine.errors import DeadlineError, EngineError, ModelFailedError, NotReadyError
+from app.engine.errors import DeadlineError, ModelFailedError, NotReadyError
 from app.engine.flights import Flights, key_of
 from app.engine.jobs import Outcome, Priority, SegmentJob, SegmentResult
-from app.engine.lane import Common, Lane
+from app.engine.lane import Common
+from app.engine.lanes import Lanes
 from app.engine.models import EngineModel, Generation, Models
 from app.engine.observer import EngineObserver, SilentObserver
 from app.engine.queue import RequestQueue
 from app.engine.request import Request
 from app.engine.stream import ResultStream
-from app.engine.watchdog import Watchdog, exit_process
+from app.engine.watchdog import exit_process
 from model.config import LengthLimit
-from model.search import SearchOptions
 from model.seq2seq import Seq2Seq
 from model.shortlist import Shortlist
-
-log = structlog.get_logger(__name__)
 
 JOIN_SECONDS = 60.0  # beyond the drain, for a step under way: a thread left inside torch would abort the process
 
@@ -67,34 +63,29 @@ class Engine:
         on_stuck: Callable[[], None] = exit_process,
     ) -> None:
         """Raises ValueError for more lanes than threads."""
-        if lanes is not None and lanes > threads:
-            raise ValueError(f"there are {lanes} lanes and {threads} threads; give each lane at least one thread")
         self._models = Models({name: EngineModel(*entry) for name, entry in models.items()})
         self._queue = RequestQueue(queue_tokens, longest_wait_seconds)
         self._cache = ResultCache(cache_tokens)
         self._observer = observer or SilentObserver()
-        self._ending, self._ended = threading.Event(), threading.Event()
-        self._common = Common(self._queue, Flights(), self._cache, self._observer, self._ending, self._ended)
-        self._batch_tokens, self._batch_rows = batch_tokens, batch_rows
-        self._threads, self._wanted_lanes = threads, lanes
-        self._lanes: list[Lane] = []
-        self._thread = threading.Thread(target=self._run, name="ferry-engine", daemon=True)
-        self._started = False
-        self._settled = threading.Event()  # warmed up, or failed to
-        self._failure: str | None = None
-        self._heartbeat = 0.0  # before there are lanes
         self._heartbeat_seconds = heartbeat_seconds
-        self._watchdog = Watchdog(lambda: self._last_heartbeat, stuck_seconds, on_stuck)
+        self._lanes = Lanes(
+            Common(self._queue, Flights(), self._cache, self._observer, threading.Event(), threading.Event()),
+            self._models,
+            threads=threads,
+            lanes=lanes,
+            batch_tokens=batch_tokens,
+            batch_rows=batch_rows,
+            stuck_seconds=stuck_seconds,
+            on_stuck=on_stuck,
+        )
 
     def start(self) -> None:
         """Start the threads, which warm up and then take work; returns at once. An engine starts only once."""
-        self._started = True
-        self._heartbeat = time.monotonic()
-        self._thread.start()
+        self._lanes.start()
 
     def wait_until_ready(self, timeout: float) -> None:
         """Block until the engine takes work. Raises NotReadyError if it failed or ``timeout`` seconds have passed."""
-        self._settled.wait(timeout)
+        self._lanes.settled.wait(timeout)
         if self.obstacle is not None:
             raise NotReadyError(self.obstacle)
 
@@ -106,16 +97,16 @@ class Engine:
     @property
     def obstacle(self) -> str | None:
         """Why it is not ready, in a sentence; None if it is."""
-        silence = time.monotonic() - self._last_heartbeat
-        if not self._started:
+        lanes, silence = self._lanes, self._lanes.silence
+        if not lanes.started:
             return "the engine has not been started"
-        if self._failure is not None:
-            return self._failure
+        if lanes.failure is not None:
+            return lanes.failure
         if self._queue.closed:
             return "the engine is stopping"
-        if not self._settled.is_set():
+        if not lanes.settled.is_set():
             return "the models are warming up"
-        if not self._thread.is_alive() or silence > self._heartbeat_seconds:
+        if not lanes.alive or silence > self._heartbeat_seconds:
             return f"the engine's thread has stood still for {silence:.0f} seconds"
         return None
 
@@ -127,17 +118,17 @@ class Engine:
     @property
     def active_sentences(self) -> int:
         """Sentences in the batches."""
-        return sum(lane.active for lane in self._lanes)
+        return sum(lane.active for lane in self._lanes.each)
 
     @property
     def tokens_per_second(self) -> float:
         """Source tokens translated for each second of work, measured over the last seconds."""
-        return sum(lane.speed.lately.per_second for lane in self._lanes)
+        return self._lanes.tokens_per_second
 
     @property
     def lanes(self) -> int:
         """Threads that translate; 0 before the engine is ready."""
-        return len(self._lanes)
+        return len(self._lanes.each)
 
     def stream(
         self,
@@ -173,7 +164,7 @@ class Engine:
         for answer in known.items():
             request.inbox.receive(answer)
         if request.waiting:
-            self._queue.put(request, sum(lane.speed.capacity for lane in self._lanes), deadline)
+            self._queue.put(request, self._lanes.capacity, deadline)
         return ResultStream(request, deadline, self._queue)
 
     async def translate(
@@ -215,19 +206,12 @@ class Engine:
         Blocks until the threads have ended; on an event loop, call it with ``asyncio.to_thread``.
         """
         self._queue.close()
-        self._ending.set()
-        timer = threading.Timer(drain_seconds, self._ended.set)
-        timer.start()
-        if self._started:
-            self._thread.join(drain_seconds + JOIN_SECONDS)
-        timer.cancel()
-        self._ended.set()
-        self._fail_all(NotReadyError("the engine stopped before the request was translated"))
-        self._watchdog.stop()
-
-    @property
-    def _last_heartbeat(self) -> float:
-        return min((lane.heartbeat for lane in self._lanes), default=self._heartbeat)
+        self._lanes.end(drain_seconds, JOIN_SECONDS)
+        deliveries = Deliveries()
+        for request in self._queue.requests():
+            deliveries.add(request, NotReadyError("the engine stopped before the request was translated"))
+            self._queue.drop(request)
+        deliveries.send()
 
     def _known(self, model: Generation, jobs: Sequence[SegmentJob]) -> dict[int, SegmentResult]:
         """The results that the cache has, by job number."""
@@ -241,67 +225,6 @@ class Engine:
     def _retire(self, old: Generation) -> None:
         self._cache.forget(old.number)
         self._queue.wake()
-
-    def _run(self) -> None:
-        """The first thread: warms up, measures, and is the first lane."""
-        self._watchdog.start()
-        torch.set_num_threads(self._threads)
-        try:
-            self._open_lanes(self._prepare())
-        except Exception as error:
-            log.exception("warm-up failed")
-            self._failure = f"the models could not be warmed up: {error!r}"
-            self._watchdog.stop()
-            return
-        finally:
-            self._settled.set()
-        others = [threading.Thread(target=lane.run, name="ferry-lane", daemon=True) for lane in self._lanes[1:]]
-        for thread in others:
-            thread.start()
-        self._lanes[0].run()
-        for thread in others:
-            thread.join()
-        self._fail_all(NotReadyError("the engine stopped before the request was translated"))
-
-    def _prepare(self) -> Calibration:
-        """Translate once with every model, and measure with the largest."""
-        rows = self._batch_rows or UNMEASURED_SENTENCES * SearchOptions().beam_size
-        unmeasured = Calibration(self._wanted_lanes or 1, rows, tokens_per_second=0.0)
-        models = [model.loaded for model in self._models.current()]
-        for loaded in models:
-            if self._queue.closed:
-                return unmeasured
-            warm_up(loaded)
-            self._beat()
-        if not models or self._queue.closed:
-            return unmeasured
-        measured = calibrate(max(models, key=_weights), self._threads, self._wanted_lanes, self._batch_rows, self._beat)
-        log.info("engine ready", **measured._asdict(), threads=self._threads)
-        return measured
-
-    def _open_lanes(self, plan: Calibration) -> None:
-        budget = Budget(self._batch_tokens, plan.rows).share(plan.lanes)
-        threads, speed = max(1, self._threads // plan.lanes), plan.tokens_per_second / plan.lanes
-        lanes = [Lane(self._common, budget, threads, speed) for _ in range(plan.lanes)]
-        for lane in lanes:
-            lane.beside = lanes
-        self._lanes = lanes
-
-    def _beat(self) -> None:
-        self._heartbeat = time.monotonic()
-
-    def _fail_all(self, error: EngineError) -> None:
-        deliveries = Deliveries()
-        for request in self._queue.requests():
-            deliveries.add(request, error)
-            self._queue.drop(request)
-        deliveries.send()
-
-
-def _weights(loaded: EngineModel) -> int:
-    """About how many weights take part in a step."""
-    config = loaded.model.config
-    return config.target_vocabulary * config.embedding + 8 * config.hidden**2 * config.decoder_layers
 
 
 def _aside(work: Callable[[], None]) -> None:

@@ -348,11 +348,24 @@ def test_a_client_that_goes_while_its_sentence_is_encoded_leaves_nothing(tiny_ch
 
 def test_one_of_many_suspects_is_found_by_halves(tiny_checkpoint: Path) -> None:
     checkpoint = loaded(tiny_checkpoint)
-    fail_steps_with(checkpoint, length=29)
+    fail_steps_with(checkpoint, length=6)
     gate = Gate(checkpoint)
     others = [job(5, seed, max_length=3) for seed in range(31)]
-    jobs = [*others[:3], job(29, max_length=3), *others[3:]]
+    jobs = [*others[:3], job(6, max_length=3), *others[3:]]
+
+    async def at_once(engine: Engine) -> list[Outcome | BaseException]:
+        gate.close()
+        first = asyncio.create_task(engine.translate("en-de", [job(2, max_length=1)], None))
+        await until(lambda: engine.active_sentences == 1)
+        rest = asyncio.create_task(together(engine, jobs))
+        await until(lambda: engine.queued_tokens == 3 + 31 * 6 + 7)
+        gate.open()
+        await first
+        return await rest
+
     with running(checkpoint) as engine:
         gate.steps = 0
-        assert_only_one_failed(checkpoint, jobs, asyncio.run(together(engine, jobs)))
-    assert gate.steps < 31 * 3
+        answers = asyncio.run(at_once(engine))
+        steps = gate.steps
+    assert_only_one_failed(checkpoint, jobs, answers)
+    assert steps < 31 * 3  # what they would take one by one

@@ -109,6 +109,12 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings(workers=8, threads=3).thread_count() == 3
 
 
+def test_there_are_no_more_lanes_than_threads() -> None:
+    assert Settings(threads=2, lanes=2).lanes == 2
+    with pytest.raises(SettingsError, match="--lanes is 3: a worker has 2 threads"):
+        load_settings({"threads": 2, "lanes": 3})
+
+
 def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(load_settings({"admin_token": "secret"}))
 
