@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shapes.add_shape(parser)
     parser.add_argument("--rows", type=int, nargs="+", default=[5, 160, 640])
-    parser.add_argument("--slow", action="store_true", help="also those kernels that are hundreds of times slower")
+    parser.add_argument("--slow", action="store_true", help="also kernels that many processors have no fast form of")
     arguments = parser.parse_args()
     model = shapes.build(arguments).eval().requires_grad_(False)
     print(f"{machine.describe()}, {machine.load()}; {shapes.describe(model)}")
