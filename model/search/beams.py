@@ -44,6 +44,9 @@ class _Slots(NamedTuple):
 class Beams:
     """Sentences and their hypotheses."""
 
+    _slots: _Slots
+    _uniform: bool  # whether every sentence's beam is as wide as the widest
+
     def __init__(self, sentences: Sequence[Sentence], slots: _Slots) -> None:
         self.sentences = list(sentences)
         self._use(slots)
@@ -218,8 +221,7 @@ class Beams:
         self._use(slots)
 
     def _use(self, slots: _Slots) -> None:
-        self._slots: _Slots = slots
-        self._uniform: bool = bool((slots.beam == slots.cost.shape[1]).all())
+        self._slots, self._uniform = slots, bool((slots.beam == slots.cost.shape[1]).all())
 
 
 def _filled_up(keys: Integers, width: int) -> Integers:

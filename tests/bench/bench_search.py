@@ -3,7 +3,8 @@
 python -m tests.bench.bench_search
 
 The model's step is stood in for by stored logits and the same state, and its time is not counted. Beside each figure
-stands the floor: one exponential for each logit, which the log-probabilities need.
+stands the floor: one exponential for each logit, which the log-probabilities need. Then the ways to the same end that
+were compared, on the logits of as many rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from model.config import LengthLimit
 from model.decoder import Memory, State
 from model.search import BeamSearch, SearchOptions
+from model.search.extensions import Columns
 from model.seq2seq import Seq2Seq
 from tests.bench import machine, shapes
 
@@ -59,6 +61,24 @@ def main() -> None:
         step = own_seconds(model, sentences, arguments.beam_size, arguments.repeats)
         floor = cpu_seconds(torch.randn(rows, arguments.vocabulary).exp, arguments.repeats)
         print(f"{sentences:4d} sentences: {step * 1e6:8.0f} us a step, floor {floor * 1e6:8.0f} us")
+        logits = torch.randn(sentences, arguments.beam_size * arguments.vocabulary)
+        for name, way in ways(logits, arguments.beam_size).items():
+            print(f"    {name}: {cpu_seconds(way, arguments.repeats) * 1e6:.0f} us")
+
+
+def ways(logits: Tensor, beam_size: int) -> dict[str, Callable[[], object]]:
+    """Normalisation and choice over ``logits`` (B, K * V), each by itself."""
+    rows = logits.view(logits.shape[0] * beam_size, -1)
+    own = rows.clone()
+    chunk = Columns(rows.shape[1], 0, torch.empty(0)).chunk
+    chunks = rows[:, : rows.shape[1] // chunk * chunk].reshape(-1, chunk)
+    return {
+        "log-softmax into a new array": lambda: torch.log_softmax(rows, dim=-1),
+        "log-softmax in place": lambda: torch.log_softmax(own, dim=-1, out=own),
+        "maximum, exponentials and their sum": lambda: torch.logsumexp(rows, dim=-1),
+        "best of all extensions at once": lambda: logits.topk(2 * beam_size + 1, dim=1),
+        "maxima of chunks": lambda: chunks.amax(dim=1),
+    }
 
 
 @torch.inference_mode()
