@@ -53,11 +53,16 @@ def _facts(config: CheckpointConfig, parameters: int) -> str:
 
 def with_shortlist(card: str, summary: ShortlistSummary) -> str:
     """An existing ``card`` that speaks of a shortlist, in the place of an older one's row or below the search's."""
-    lines = [line for line in card.splitlines() if not line.startswith(_SHORTLIST)]
-    searches = [number for number, line in enumerate(lines, 1) if line.startswith("| Search |")]
-    place = searches[0] if searches else len(lines)
-    added = [shortlist_row(summary)] if searches else ["", "| | |", "|---|---|", shortlist_row(summary)]
-    return "\n".join([*lines[:place], *added, *lines[place:]]) + "\n"
+    lines, row = card.splitlines(), shortlist_row(summary)
+    older = [number for number, line in enumerate(lines) if line.startswith(_SHORTLIST)]
+    searches = [number for number, line in enumerate(lines) if line.startswith("| Search |")]
+    if older:
+        lines[older[0]] = row
+    elif searches:
+        lines.insert(searches[0] + 1, row)
+    else:
+        lines += ["", "| | |", "|---|---|", row]
+    return "\n".join(lines) + "\n"
 
 
 def shortlist_row(summary: ShortlistSummary) -> str:

@@ -145,8 +145,8 @@ class CardConfig(Frozen):
 class ShortlistConfig(Frozen):
     """The vocabulary shortlist that a checkpoint brings along, for a search that is to be faster."""
 
-    size: int = Field(50, ge=1, description="Target pieces that a source piece allows: its likeliest translations.")
-    frequent: int = Field(200, ge=0, description="So many of the most frequent target pieces are always allowed.")
+    size: int = Field(30, ge=1, description="Target pieces that a source piece allows: its likeliest translations.")
+    frequent: int = Field(800, ge=0, description="So many of the most frequent target pieces are always allowed.")
 
 
 class ExportConfig(Frozen):
