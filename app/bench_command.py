@@ -19,6 +19,7 @@ from app.settings import Settings
 from model.checkpoint import load_checkpoint
 from model.search import SearchOptions
 
+WIDTH = 140  # of tables that go to a file
 Say = Callable[[str], None]
 
 
@@ -52,7 +53,7 @@ def run(settings: Settings, task: Task) -> None:
     if task.json:
         print(found.model_dump_json(indent=2))
     else:
-        table.show(found, Console(highlight=False, soft_wrap=True))
+        table.show(found, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
 
 
 def measure(settings: Settings, task: Task, say: Say) -> Report:

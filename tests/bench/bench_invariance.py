@@ -71,7 +71,7 @@ def main() -> None:
     for precision in _precisions(arguments.precision):
         rows += compare(checkpoint, sources, precision, arguments.threads)
     print(f"{machine.read()}; {checkpoint.config.name}, {len(sources)} sentences")
-    Console(soft_wrap=True, highlight=False).print(_table(rows))
+    Console(highlight=False, width=120).print(_table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
     sys.exit(any(row.precision == "float32" and row.largest_gap > EXPLAINED for row in rows))
