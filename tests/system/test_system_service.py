@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import socket
@@ -89,6 +90,17 @@ def test_a_client_that_hangs_up_frees_what_it_asked_for(service: ServiceProcess)
         wait_until(lambda: service.metric("ferry_queue_tokens") > 0)
     wait_until(lambda: service.metric("ferry_queue_tokens") == 0)
     wait_until(lambda: service.metric('ferry_requests_total{route="/v1/translate",status="499"}') == 1)
+
+
+def test_a_stream_brings_segments_while_others_are_translated(service: ServiceProcess) -> None:
+    given_up = service.metric('ferry_requests_total{route="/v1/translate",status="499"}')
+    body = {**asking(". ".join(TEXTS)), "beam_size": 12}
+    headers = {"Accept": "application/x-ndjson"}
+    with httpx.stream("POST", f"{service.url}/v1/translate", json=body, headers=headers, timeout=60) as response:
+        assert json.loads(next(response.iter_lines()))["event"] == "segment"
+        assert service.metric("ferry_queue_tokens") > 0
+    wait_until(lambda: service.metric("ferry_queue_tokens") == 0)
+    wait_until(lambda: service.metric('ferry_requests_total{route="/v1/translate",status="499"}') == given_up + 1)
 
 
 def test_bad_requests_between_good_ones_harm_nobody(service: ServiceProcess, alone: dict[str, str]) -> None:
