@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
 from app.loading import Loader, announce
+from app.memory import give_back
 from app.metrics import Metrics
 from app.reload import Reloader, Report
 from app.served import ServedModel
@@ -80,9 +81,13 @@ class Service:
 
     async def keep_house(self) -> None:
         """What has to be seen to once in a while, until cancelled: metrics, and models that nobody uses."""
+        trimmed = False
         while True:
             try:
                 await self._keep_house()
+                if not trimmed and self.engine.ready:
+                    await asyncio.to_thread(give_back)
+                    trimmed = True
             except Exception:
                 logger.exception("housekeeping failed")
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
@@ -95,7 +100,8 @@ class Service:
         self.sample()
         if self.settings.idle_unload_minutes is not None:
             for model in self.catalogue.models:
-                await model.drop_if_unused(self.settings.idle_unload_minutes * 60)
+                if await model.drop_if_unused(self.settings.idle_unload_minutes * 60):
+                    await asyncio.to_thread(give_back)
         if any(model.outdated for model in self.catalogue.models):
             await self.reload()
 
@@ -103,6 +109,7 @@ class Service:
         """Read the checkpoint folders anew and serve what they hold now; no request is dropped, and no error raised."""
         report = await self._reloader.reload(lambda: self.catalogue, self._exchange)
         self.metrics.reloaded(failed=bool(report.failed))
+        await asyncio.to_thread(give_back)
         return report
 
     def _exchange(self, catalogue: Catalogue) -> None:
