@@ -66,6 +66,11 @@ class Lane:
         """Sentences in the batches."""
         return sum(batch.active for batch in list(self._batches.values()))
 
+    @property
+    def taken(self) -> int:
+        """Sentences that it has taken on, also those about to join a batch."""
+        return len(self._own)
+
     def run(self) -> None:
         """Work until the engine has stopped; no error ends it."""
         torch.set_num_threads(self._threads)  # of this thread only: OpenMP keeps the number for each by itself
@@ -154,8 +159,8 @@ class Lane:
         """Sentences that this lane may take, so that the lanes have equally many."""
         if len(self.beside) == 1:
             return math.inf
-        everything = self._queue.waiting_jobs + sum(lane.active for lane in self.beside)
-        return math.ceil(everything / len(self.beside)) - self.active
+        everything = self._queue.waiting_jobs + sum(lane.taken for lane in self.beside)
+        return math.ceil(everything / len(self.beside)) - self.taken
 
     def _place(self, slot: Slot) -> Flight | None:
         """A flight to be translated here, unless the translation is known or under way already."""

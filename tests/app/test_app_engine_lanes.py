@@ -61,9 +61,11 @@ def test_lanes_have_equally_many_sentences(tiny_checkpoint: Path) -> None:
 
 
 def test_a_stopped_engine_leaves_no_lane_behind(tiny_checkpoint: Path) -> None:
+    before = threading.enumerate()
     with running(loaded(tiny_checkpoint), lanes=2, threads=2) as engine:
         asyncio.run(engine.translate("en-de", mixed_jobs(5), None))
-    assert not [thread for thread in threading.enumerate() if thread.name in ("ferry-engine", "ferry-lane")]
+    new = {*threading.enumerate()} - {*before}
+    assert not [thread for thread in new if thread.name in ("ferry-engine", "ferry-lane")]
 
 
 def test_there_are_never_more_lanes_than_threads(tiny_checkpoint: Path) -> None:

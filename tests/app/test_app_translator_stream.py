@@ -118,7 +118,9 @@ def test_a_long_list_is_bulk_unless_it_says_otherwise(
 
 def test_a_segment_is_given_before_the_others_are_done(checkpoint: Checkpoint) -> None:
     async def conversation(engine: Engine) -> None:
-        events = Translator(Catalogue.of([checkpoint]), engine).stream(asking("Hold on! " * 20))
+        events = Translator(Catalogue.of([checkpoint]), engine).stream(
+            asking(" ".join(f"Hold {number}!" for number in range(20)))
+        )
         async with aclosing(events):
             assert isinstance(await anext(events), SegmentTranslation)
             assert engine.queued_tokens > 0

@@ -44,8 +44,10 @@ def serving(folder: Path, *arguments: str | Path, ferry: Sequence[str | Path] = 
     ``ferry`` is the command, where it is not the one that is installed.
     """
     log_file = folder / "service.log"
-    # However slow the machine: what may wait is for the queue's tokens to say, unless a test says otherwise.
-    command = [*ferry, "serve", "--port", "0", "--threads", "1", "--longest-wait-seconds", "3600", *arguments]
+    # However slow the machine: what may wait is for the queue's tokens to say, unless a test says otherwise. By
+    # measuring, one service could choose another precision than the next.
+    command = [*ferry, "serve", "--port", "0", "--threads", "1", "--longest-wait-seconds", "3600"]
+    command += ["--precision", "float32", *arguments]
     with log_file.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             service = ServiceProcess(process, _url(process, log_file), log_file)

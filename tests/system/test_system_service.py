@@ -37,7 +37,8 @@ TEXTS = mixed_texts(40)
 
 @pytest.fixture(scope="module")
 def service(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with serving(tmp_path_factory.mktemp("service"), "--checkpoint", tiny_checkpoint) as started:
+    folder = tmp_path_factory.mktemp("service")
+    with serving(folder, "--checkpoint", tiny_checkpoint, "--cache-tokens", "0") as started:
         yield started
 
 
@@ -92,15 +93,17 @@ def test_a_client_that_hangs_up_frees_what_it_asked_for(service: ServiceProcess)
     wait_until(lambda: service.metric('ferry_requests_total{route="/v1/translate",status="499"}') == 1)
 
 
-def test_a_stream_brings_segments_while_others_are_translated(service: ServiceProcess) -> None:
-    given_up = service.metric('ferry_requests_total{route="/v1/translate",status="499"}')
-    body = {**asking(". ".join(TEXTS)), "beam_size": 12}
+def test_a_stream_brings_segments_while_others_are_translated(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    # A few sentences at a time, so that the first comes long before the last, however fast the machine is.
+    body = {**asking(". ".join(mixed_texts(250))[:19_000]), "beam_size": 16}
     headers = {"Accept": "application/x-ndjson"}
-    with httpx.stream("POST", f"{service.url}/v1/translate", json=body, headers=headers, timeout=60) as response:
-        assert json.loads(next(response.iter_lines()))["event"] == "segment"
-        assert service.metric("ferry_queue_tokens") > 0
-    wait_until(lambda: service.metric("ferry_queue_tokens") == 0)
-    wait_until(lambda: service.metric('ferry_requests_total{route="/v1/translate",status="499"}') == given_up + 1)
+    with serving(tmp_path, "--checkpoint", tiny_checkpoint, "--batch-tokens", "64") as service:
+        with httpx.stream("POST", f"{service.url}/v1/translate", json=body, headers=headers, timeout=60) as response:
+            lines = response.iter_lines()  # the connection is closed with the last reference to it
+            assert json.loads(next(lines))["event"] == "segment"
+            assert service.metric("ferry_queue_tokens") > 0
+        wait_until(lambda: service.metric("ferry_queue_tokens") == 0)
+        wait_until(lambda: service.metric('ferry_requests_total{route="/v1/translate",status="499"}') == 1)
 
 
 def test_bad_requests_between_good_ones_harm_nobody(service: ServiceProcess, alone: dict[str, str]) -> None:
