@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import LIMIT, alone, random_options, random_sources, run, tiny_model, uniform_model
+from tiny_models import (
+    LIMIT,
+    admitted_over_time,
+    alone,
+    close,
+    random_sources,
+    run,
+    tiny_model,
+    uniform_model,
+)
 from torch import Tensor
 
 from model.cells import CELLS
@@ -18,38 +25,6 @@ from model.seq2seq import Seq2Seq
 
 MODEL = tiny_model(7)
 BEAM = SearchOptions(beam_size=3, n_best=3)
-
-
-def close(found: list[Hypothesis], expected: list[Hypothesis], tolerance: float = 1e-5) -> None:
-    """The same hypotheses with the same scores."""
-    assert [item.pieces for item in found] == [item.pieces for item in expected]
-    assert [item.score for item in found] == pytest.approx([item.score for item in expected], abs=tolerance)
-
-
-def admitted_over_time(model: Seq2Seq, seed: int, count: int) -> None:
-    """Sentences with options of every kind join a search at random steps, in random order, some to be cancelled."""
-    choose = random.Random(seed)
-    search = BeamSearch(model, LIMIT)
-    sources = random_sources(seed, count)
-    waiting = {index: choose.randrange(8) for index in range(count)}
-    tickets: dict[int, int] = {}
-    results: dict[int, list[Hypothesis]] = {}
-    cancelled = set()
-    for step in range(40):
-        arrivals = [index for index, when in waiting.items() if when == step]
-        choose.shuffle(arrivals)
-        options = [random_options(seed + index) for index in arrivals]
-        admitted = search.admit([sources[index] for index in arrivals], options)
-        tickets.update(zip(admitted, arrivals, strict=True))
-        for finished in search.step():
-            results[tickets.pop(finished.ticket)] = finished.hypotheses
-        if tickets and choose.random() < 0.15:
-            ticket = choose.choice(list(tickets))
-            search.cancel([ticket])
-            cancelled.add(tickets.pop(ticket))
-    assert results.keys() | cancelled == set(range(count))
-    for index, found in results.items():
-        close(found, alone(model, sources[index], random_options(seed + index)))
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(2, 7))

@@ -10,10 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import LIMIT, VOCABULARY, random_options, random_sources, run, tiny_model
+from tiny_models import (
+    LIMIT,
+    VOCABULARY,
+    admitted_over_time,
+    alone,
+    close,
+    random_options,
+    random_sources,
+    tiny_model,
+)
 
-from model.ensemble import Ensemble, Model
-from model.search import BeamSearch, Hypothesis, SearchOptions, translate
+from model.ensemble import Ensemble
+from model.search import BeamSearch, SearchOptions, translate
 from model.seq2seq import Seq2Seq
 from model.shortlist import Shortlist, ShortlistError
 
@@ -54,17 +63,6 @@ def without(model: Seq2Seq, pieces: set[int]) -> Seq2Seq:
     return other
 
 
-def alone(model: Model, source: Sequence[int], options: SearchOptions, rows: Shortlist | None) -> list[Hypothesis]:
-    search = BeamSearch(model, LIMIT, rows)
-    (ticket,) = search.admit([source], [options])
-    return run(search)[ticket]
-
-
-def close(found: list[Hypothesis], expected: list[Hypothesis], tolerance: float = 1e-5) -> None:
-    assert [item.pieces for item in found] == [item.pieces for item in expected]
-    assert [item.score for item in found] == pytest.approx([item.score for item in expected], abs=tolerance)
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_a_shortlist_of_everything_changes_nothing(seed: int) -> None:
     (source,), options = random_sources(seed, 1), random_options(seed)
@@ -86,41 +84,16 @@ def test_translations_differ_from_those_without_a_shortlist() -> None:
     assert sum(one != other for one, other in zip(*found, strict=True)) > 10
 
 
-def admitted_over_time(model: Model, seed: int, count: int) -> None:
-    """Sentences with options of every kind join a search at random steps, some to be cancelled."""
-    choose = random.Random(seed)
-    rows, sources = random_shortlist(seed), random_sources(seed, count)
-    search = BeamSearch(model, LIMIT, rows)
-    waiting = {index: choose.randrange(8) for index in range(count)}
-    tickets: dict[int, int] = {}
-    results: dict[int, list[Hypothesis]] = {}
-    cancelled = set()
-    for step in range(40):
-        arrivals = [index for index, when in waiting.items() if when == step]
-        options = [random_options(seed + index) for index in arrivals]
-        admitted = search.admit([sources[index] for index in arrivals], options)
-        tickets.update(zip(admitted, arrivals, strict=True))
-        for finished in search.step():
-            results[tickets.pop(finished.ticket)] = finished.hypotheses
-        if tickets and choose.random() < 0.15:
-            ticket = choose.choice(list(tickets))
-            search.cancel([ticket])
-            cancelled.add(tickets.pop(ticket))
-    assert results.keys() | cancelled == set(range(count))
-    for index, found in results.items():
-        close(found, alone(model, sources[index], random_options(seed + index), rows))
-
-
 @given(seed=st.integers(0, 10**6), count=st.integers(2, 7))
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_results_equal_those_alone(seed: int, count: int) -> None:
-    admitted_over_time(MODEL, seed, count)
+    admitted_over_time(MODEL, seed, count, random_shortlist(seed))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_results_of_an_ensemble_equal_those_alone(seed: int) -> None:
     """Each member's probabilities are of the sentence's own pieces, not of the batch's."""
-    admitted_over_time(Ensemble([MODEL, tiny_model(8, hidden=12)]), seed, 5)
+    admitted_over_time(Ensemble([MODEL, tiny_model(8, hidden=12)]), seed, 5, random_shortlist(seed))
 
 
 def test_an_ensemble_of_one_model_twice_is_that_model() -> None:

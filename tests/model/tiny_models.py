@@ -6,11 +6,14 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 
 from model.config import LengthLimit, LengthPenalty, ModelConfig
+from model.ensemble import Model
 from model.search import BeamSearch, Hypothesis, SearchOptions
 from model.seq2seq import Seq2Seq
+from model.shortlist import Shortlist
 
 VOCABULARY = 12
 LIMIT = LengthLimit(ratio_mean=1.0, ratio_deviation=0.0, margin=2, cap=9)
@@ -70,8 +73,45 @@ def run(search: BeamSearch) -> dict[int, list[Hypothesis]]:
     return results
 
 
-def alone(model: Seq2Seq, source: Sequence[int], options: SearchOptions) -> list[Hypothesis]:
+def alone(
+    model: Model, source: Sequence[int], options: SearchOptions, rows: Shortlist | None = None
+) -> list[Hypothesis]:
     """The result of a sentence in a search of its own."""
-    search = BeamSearch(model, LIMIT)
+    search = BeamSearch(model, LIMIT, rows)
     (ticket,) = search.admit([source], [options])
     return run(search)[ticket]
+
+
+def close(found: list[Hypothesis], expected: list[Hypothesis], tolerance: float = 1e-5) -> None:
+    """The same hypotheses with the same scores."""
+    assert [item.pieces for item in found] == [item.pieces for item in expected]
+    assert [item.score for item in found] == pytest.approx([item.score for item in expected], abs=tolerance)
+
+
+def admitted_over_time(model: Model, seed: int, count: int, rows: Shortlist | None = None) -> None:
+    """Sentences with options of every kind join a search at random steps, in random order, some to be cancelled.
+
+    Each has to come to what it comes to alone.
+    """
+    choose = random.Random(seed)
+    search = BeamSearch(model, LIMIT, rows)
+    sources = random_sources(seed, count)
+    waiting = {index: choose.randrange(8) for index in range(count)}
+    tickets: dict[int, int] = {}
+    results: dict[int, list[Hypothesis]] = {}
+    cancelled = set()
+    for step in range(40):
+        arrivals = [index for index, when in waiting.items() if when == step]
+        choose.shuffle(arrivals)
+        options = [random_options(seed + index) for index in arrivals]
+        admitted = search.admit([sources[index] for index in arrivals], options)
+        tickets.update(zip(admitted, arrivals, strict=True))
+        for finished in search.step():
+            results[tickets.pop(finished.ticket)] = finished.hypotheses
+        if tickets and choose.random() < 0.15:
+            ticket = choose.choice(list(tickets))
+            search.cancel([ticket])
+            cancelled.add(tickets.pop(ticket))
+    assert results.keys() | cancelled == set(range(count))
+    for index, found in results.items():
+        close(found, alone(model, sources[index], random_options(seed + index), rows))
