@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from model.native import Operators
+
 
 class Attention(nn.Module):
     """Common ground: masked softmax over scores that a subclass computes."""
@@ -103,15 +105,37 @@ class MultiHeadAttention(Attention):
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Context (B, Q, H) and the heads' mean weights (B, Q, S); ``values`` are taken from ``keys``."""
+        context, weights = self.attend(self.query(query), keys, mask)
+        mixed: Tensor = self.output(context)
+        return mixed, weights
+
+    def attend(self, query: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The heads' contexts side by side (B, Q, H) and their mean weights; ``query`` is projected."""
         batch, queries, hidden = query.shape
         positions = keys.shape[1]
-        heads = self.query(query).view(batch, queries, self.heads, self.width).transpose(1, 2)  # (B, N, Q, W)
+        heads = query.view(batch, queries, self.heads, self.width).transpose(1, 2)  # (B, N, Q, W)
         pairs = keys.view(batch, positions, 2, self.heads, self.width).permute(2, 0, 3, 1, 4)  # (2, B, N, S, W)
         scores = heads.to(pairs.dtype) @ pairs[0].transpose(-1, -2) / math.sqrt(self.width)  # (B, N, Q, S)
         weights = _weights(scores, mask[:, None, None, :])
         context = (weights.to(pairs.dtype) @ pairs[1]).to(heads.dtype)  # (B, N, Q, W)
-        mixed: Tensor = self.output(context.transpose(1, 2).reshape(batch, queries, hidden))
-        return mixed, weights.mean(dim=1)
+        return context.transpose(1, 2).reshape(batch, queries, hidden), weights.mean(dim=1)
+
+
+class NativeMultiHeadAttention(MultiHeadAttention):
+    """The same for inference, on a CPU with the operators of :mod:`model.native`.
+
+    They add up position by position and leave out what is padding, so that float32 depends on no padding either.
+    """
+
+    def __init__(self, attention: MultiHeadAttention, native: Operators) -> None:
+        """Takes ``attention`` over."""
+        nn.Module.__init__(self)
+        self.heads, self.width, self.native = attention.heads, attention.width, native
+        self.query, self.key_value, self.output = attention.query, attention.key_value, attention.output
+
+    def attend(self, query: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`MultiHeadAttention.attend`, in float32."""
+        return self.native.attend(query, keys, mask, self.heads)
 
 
 def _weights(scores: Tensor, mask: Tensor) -> Tensor:

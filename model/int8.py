@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.native import FbgemmProduct, operators
+
 LARGEST_WEIGHT = 63
 OFFSET = 128  # the kernels want activations without a sign
 
@@ -52,6 +54,11 @@ class FbgemmKernel:
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         products: Tensor = multiply(rows, 1.0, OFFSET, self.packed)
         return products
+
+    def whole(self, bias: Tensor, smallest: float) -> FbgemmProduct | None:
+        """The product with all that belongs to it as one operator, where there are operators."""
+        native = operators(bias.device)
+        return native and native.fbgemm_product(self.packed, bias, smallest)
 
 
 class OneDnnKernel:

@@ -17,12 +17,14 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
+from model.attention import MultiHeadAttention, NativeMultiHeadAttention
 from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState, RecurrentLayer
 from model.cells.packed import JoinedLayer, OneDnnLSTMLayer
 from model.decoder import Memory
 from model.encoder import Bridge
 from model.int8 import fastest_kernel
+from model.native import operators
 from model.products import Bfloat16Product, Float32Product, Int8Product, Pack, can_pack, has_bfloat16
 from model.seq2seq import Output, Seq2Seq
 
@@ -92,11 +94,12 @@ class PackedSeq2Seq(Seq2Seq):
         with torch.no_grad():
             model = _shared(model)
             self.config = model.config
-            self.exact = model.device.type == "cpu"  # a GPU has few units for float64
             self.pack = _pack(model, precision)
             self.encoder = _swap(model.encoder, Float32Product, stepped=False)
             self.bridge = ExactBridge(_swap(model.bridge, Float32Product, stepped=False))
             self.decoder = _swap(model.decoder, self.pack, stepped=True)
+            native = isinstance(self.decoder.attention, NativeMultiHeadAttention)
+            self.wide_keys = model.device.type == "cpu" and not native  # a GPU has few units for float64
             self.embedding_dropout = model.embedding_dropout
             self.target_embedding = Table(model.target_embedding.weight)
             if model.config.tied != "all":
@@ -108,9 +111,9 @@ class PackedSeq2Seq(Seq2Seq):
         self.eval().requires_grad_(False)
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
-        """As :meth:`Seq2Seq.encode`, with keys in float64: attention then depends on no padding."""
+        """As :meth:`Seq2Seq.encode`, with keys in float64 where only so attention depends on no padding."""
         memory = super().encode(source, source_lengths)
-        return memory._replace(keys=memory.keys.double()) if self.exact else memory
+        return memory._replace(keys=memory.keys.double()) if self.wide_keys else memory
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""
@@ -211,4 +214,6 @@ def _packed(child: nn.Module, pack: Pack, stepped: bool) -> nn.Module:
         return JoinedLayer(child, pack) if stepped and child.joined() is not None else child
     if isinstance(child, nn.Linear) and child.out_features > 1:  # one channel is a vector, and left alone
         return pack(child.weight, child.bias)
+    if isinstance(child, MultiHeadAttention) and (native := operators(child.query.weight.device)):
+        return NativeMultiHeadAttention(_swap(child, pack, stepped), native)
     return _swap(child, pack, stepped)

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.int8 import Kernel, pack_weights
+from model.int8 import FbgemmKernel, Kernel, pack_weights
+from model.native import operators
+
+SMALLEST = 1e-30  # the scale of a row of zeros, in int8
 
 Pack: TypeAlias = Callable[[Tensor, Tensor | None], nn.Module]  # weight (O, I) and bias (O) to x (..., I) -> (..., O)
 
@@ -72,11 +75,19 @@ class Int8Product(nn.Module):
         self.outputs = weight.shape[0]
         self.product = kernel(*pack_weights(weight))
         self.bias = torch.zeros(self.outputs) if bias is None else bias.float()
-        self.smallest = torch.tensor(1e-30)  # a scale for rows of zeros
+        self.smallest = torch.tensor(SMALLEST)
+        self.native = operators(weight.device)
+        self.whole = self.product.whole(self.bias, SMALLEST) if isinstance(self.product, FbgemmKernel) else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``inputs`` (..., I) float32 to (..., O) float32."""
+        if self.whole is not None:
+            return self.whole.multiply(inputs)
         rows = inputs.reshape(-1, inputs.shape[-1])  # (N, I)
+        if self.native:
+            scaled, scale = self.native.scale_rows(rows, SMALLEST)
+            restored = self.native.restore_rows(self.product(scaled), scale, self.bias)
+            return restored.view(*inputs.shape[:-1], self.outputs)
         scale = torch.add(self.smallest, rows.abs().amax(dim=1, keepdim=True), alpha=1 / 127)  # (N, 1)
         products = torch.addcmul(self.bias, self.product(rows / scale), scale)  # (N, O)
         return products.view(*inputs.shape[:-1], self.outputs)

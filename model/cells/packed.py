@@ -7,7 +7,8 @@ from torch import Tensor
 
 from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState, RecurrentLayer
-from model.products import Pack
+from model.native import operators
+from model.products import Int8Product, Pack
 
 LSTM_MODE = 2  # torch's number for it, as in cuDNN's rnnMode
 
@@ -25,6 +26,8 @@ class JoinedLayer(RecurrentLayer):
         self.recurrent_inputs = weight.shape[1] > layer.inputs
         self.product = pack(weight, bias)
         self.layer = layer
+        self.native = operators(weight.device) if isinstance(layer, LSTMLayer) else None
+        self.whole = self.product.whole if self.native and isinstance(self.product, Int8Product) else None
         for name in {"weight_ih", "weight_hh", "bias"} & {name for name, _ in layer.named_parameters()}:
             delattr(layer, name)
 
@@ -38,7 +41,11 @@ class JoinedLayer(RecurrentLayer):
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
+        if self.whole is not None:
+            return CellState(*self.whole.lstm(inputs, state.hidden, state.cell))
         seen = torch.cat([inputs, state.hidden], dim=-1) if self.recurrent_inputs else inputs
+        if self.native:
+            return CellState(*self.native.lstm_gates(self.product(seen), state.cell))
         return self.layer.advance(self.product(seen), state)
 
 

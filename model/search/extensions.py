@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.native import operators
+
 PLACES = 2**32  # a key is its cost's bits times this, plus its place
 NEVER = 0x7F800000 * PLACES  # from here on the cost is infinite or no number
 _NARROWEST, _WIDEST, _USUAL = 32, 256, 128  # columns of a chunk
@@ -66,7 +68,12 @@ def best_extensions(logits: Tensor, costs: Tensor, width: int, columns: Columns,
 
     ``logits`` (B * J, V) of J hypotheses for each of B sentences may be overwritten; ``costs`` (B, J) float32 are
     infinite where none lives. M is ``width``, or fewer where there are not as many extensions.
+
+    On a CPU the operators of :mod:`model.native` do it in one call, a sentence's rows after another.
     """
+    if native := operators(logits.device):
+        barred, only = columns.barred.tolist(), forced or (None, None)
+        return native.best_extensions(logits.float(), costs, width, columns.padded, columns.end, barred, *only)
     sentences, rows = costs.shape
     scores, each = _log_softmax(logits), costs.view(-1)
     places = _range(sentences * rows, columns.padded, costs.device) + columns.end

@@ -15,6 +15,7 @@ from model.cells import CELLS
 from model.config import ModelConfig
 from model.ensemble import Ensemble
 from model.int8 import PlainKernel
+from model.native import Operators, operators
 from model.precision import Precision, PrecisionError, prepare, supported
 from model.products import Bfloat16Product, Float32Product, Int8Product
 from model.search import BeamSearch, SearchOptions, annotate, translate
@@ -26,6 +27,7 @@ TARGET = torch.tensor([[2, 4, 5, 6, 7], [2, 9, 8, 1, 4], [2, 10, 11, 10, 5]])
 BEAM = SearchOptions(beam_size=3, n_best=3)
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.2, "int8": 0.6}  # of logits between about -5 and 5
 
+pytestmark = pytest.mark.usefixtures("either_way")
 every_precision = pytest.mark.parametrize("precision", get_args(Precision))
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
@@ -36,8 +38,12 @@ def trained(**choices: object) -> Seq2Seq:
     return tiny_model(3, dtype=torch.float32, **choices)
 
 
-@cache
 def prepared(precision: Precision, **choices: object) -> Seq2Seq:
+    return _prepared(operators(torch.device("cpu")), precision, **choices)
+
+
+@cache
+def _prepared(_with: Operators | None, precision: Precision, **choices: object) -> Seq2Seq:
     return prepare(trained(**choices), precision).model
 
 

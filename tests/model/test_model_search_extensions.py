@@ -1,4 +1,4 @@
-"""The best extensions, found in two stages, are those of a full sort: by cost, then by place."""
+"""The best extensions, found in two stages or by the operator in C++, are those of a full sort: by cost, then place."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from model.search.extensions import NEVER, PLACES, Columns, Forced, best_extensi
 END, BARRED = 3, (3, 0, 2)
 INFINITE = float("inf")
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def columns_of(count: int) -> Columns:
     return Columns(count, END, torch.tensor(BARRED))
@@ -23,6 +25,15 @@ def random_costs(generator: torch.Generator, sentences: int, rows: int) -> Tenso
     costs = torch.rand(sentences, rows, generator=generator).mul(8).round().div(4).sort(dim=1).values
     costs[:, 1:][torch.rand(sentences, rows - 1, generator=generator) < 0.2] = INFINITE
     return costs.sort(dim=1).values
+
+
+def assert_same(found: NDArray[np.int64], wanted: NDArray[np.int64]) -> None:
+    """The same places in the same order; costs to a rounding or two, as exponentials are summed in other orders."""
+    alive = wanted < NEVER
+    assert np.array_equal(found < NEVER, alive)
+    assert np.array_equal(found[alive] % PLACES, wanted[alive] % PLACES)
+    costs = [(keys[alive] >> 32).astype(np.int32).view(np.float32) for keys in (found, wanted)]
+    np.testing.assert_allclose(*costs, rtol=5e-7)
 
 
 def expected(logits: Tensor, costs: Tensor, width: int, columns: Columns) -> tuple[NDArray[np.int64], ...]:
@@ -48,17 +59,15 @@ def test_they_are_the_first_of_all_in_order(count: int, rows: int, ties: bool) -
     costs, columns = random_costs(generator, 6, rows), columns_of(count)
     going, ends = expected(logits, costs, 4, columns)
     found = best_extensions(logits, costs, 4, columns, None).numpy()
-    alive = going < NEVER
-    assert np.array_equal(found[:, :4] < NEVER, alive)
-    assert np.array_equal(found[:, :4][alive], going[alive])
-    assert np.array_equal(found[:, 4:], ends)
+    assert_same(found[:, :4], going)
+    assert_same(found[:, 4:], ends)
 
 
 def test_there_may_be_fewer_than_wanted() -> None:
     """A first row of twelve columns has twelve extensions, nine of which go on."""
     found = best_extensions(torch.randn(2, 12), torch.zeros(2, 1), 40, columns_of(12), None)
-    assert found.shape == (2, 13)
-    assert ((found[:, :12] < NEVER).sum(dim=1) == 9).all()
+    assert found.shape[1] in (12 + 1, 40 + 1)  # what lacks may be filled up
+    assert ((found[:, :-1] < NEVER).sum(dim=1) == 9).all()
 
 
 def test_what_is_no_number_comes_after_everything() -> None:
@@ -76,7 +85,8 @@ def test_where_a_piece_is_prescribed_only_that_may_follow(count: int) -> None:
     value = 0.5 - torch.log_softmax(logits[2], dim=-1)[9]
     free = best_extensions(logits.clone(), costs, 3, columns, None)
     found = best_extensions(logits, costs, 3, columns, Forced(torch.tensor([1]), torch.tensor([9])))
-    assert found[1].tolist() == [int(value.view(torch.int32)) * PLACES + 2 * columns.padded + 9] + [NEVER] * 4
+    only = np.array([int(value.view(torch.int32)) * PLACES + 2 * columns.padded + 9] + [NEVER] * 4)
+    assert_same(found[1].numpy(), only)
     assert torch.equal(found[[0, 2]], free[[0, 2]])
 
 

@@ -1,0 +1,108 @@
+"""A few operators in C++ for what stands between the matrix products of a decoder step, on a CPU.
+
+A step of one sentence is bound by the number of calls of torch, not by their work. Each operator here does in one pass
+over its rows what takes torch three to twenty calls. ``python -m model.native.build`` compiles them ahead of time; a
+machine without the library does the same in plain torch, to the rounding of the last place, and is slower.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).parent
+
+
+class FbgemmProduct(Protocol):
+    """All of :class:`model.products.Int8Product` in one call."""
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """Inputs (..., I) to (..., O)."""
+        ...
+
+    def lstm(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (N, I) and a state of (N, H) each, multiplied side by side, to the next ``h`` and ``c``."""
+        ...
+
+
+class Operators(NamedTuple):
+    """All take and give contiguous float32 tensors on the CPU, and no number depends on another row.
+
+    They raise RuntimeError for other shapes and types.
+    """
+
+    capability: str  # the instructions that they were compiled for, by torch's name: AVX2, AVX512, DEFAULT
+    scale_rows: Callable[[Tensor, float], tuple[Tensor, Tensor]]
+    """Rows (N, I) over their scales, and the scales (N, 1): ``smallest + max|x| / 127``."""
+    restore_rows: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Products (N, O), scales (N, 1) and bias (O) to ``bias + scale * product``, in place."""
+    lstm_gates: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """Products (N, 4H) in the order of :class:`model.cells.fused.LSTMLayer` and ``c`` (N, H) to ``h`` and ``c``."""
+    attend: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
+    """Queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S) bool and the number of heads to their
+    contexts side by side (B, Q, H) and their mean weights (B, Q, S): Vaswani et al. 2017, equation 1."""
+    best_extensions: Callable[[Tensor, Tensor, int, int, int, Sequence[int], Tensor | None, Tensor | None], Tensor]
+    """Logits (B * J, V), costs (B, J), how many are wanted, columns padded to, the end's column, barred columns, forced
+    slots and columns (F) int64 to keys (B, M + J): see :func:`model.search.extensions.best_extensions`."""
+    fbgemm_product: Callable[[Any, Tensor, float], FbgemmProduct]
+    """FBGEMM's packed weights, bias (O) and what is added to each row's scale."""
+
+
+def library_file(capability: str) -> Path:
+    """Where the library for ``capability`` lies: it fits one version of torch alone."""
+    return FOLDER / f"ferry-{torch.__version__}-{capability}.so"
+
+
+def operators(device: torch.device) -> Operators | None:
+    """The operators for ``device``, loaded once; None off a CPU, and where they are not built, or set aside."""
+    return None if _Loaded.aside or device.type != "cpu" else _Loaded.get()
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Within it there are no operators: for comparison with plain torch."""
+    before, _Loaded.aside = _Loaded.aside, True
+    try:
+        yield
+    finally:
+        _Loaded.aside = before
+
+
+class _Loaded:
+    tried = False
+    aside = False
+    found: Operators | None = None
+
+    @classmethod
+    def get(cls) -> Operators | None:
+        if not cls.tried:
+            cls.tried, cls.found = True, _load(torch.backends.cpu.get_cpu_capability())
+        return cls.found
+
+
+def _load(capability: str) -> Operators | None:
+    path = library_file(capability)
+    if not path.exists():
+        return None
+    try:
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        build = "python -m model.native.build"
+        warnings.warn(f"{path} cannot be loaded ({error}) and is done without; make it anew with {build}", stacklevel=2)
+        return None
+    known = torch.ops.ferry
+    return Operators(
+        capability,
+        known.scale_rows.default,
+        known.restore_rows_.default,
+        known.lstm_gates.default,
+        known.attend.default,
+        known.best_extensions.default,
+        torch.classes.ferry.FbgemmProduct,
+    )

@@ -1,0 +1,22 @@
+// The operators as torch knows them: torch.ops.ferry. model/native/__init__.py says what each does.
+
+#include <torch/library.h>
+
+#include "extensions.h"
+#include "int8.h"
+#include "layers.h"
+
+TORCH_LIBRARY(ferry, library) {
+  library.class_<ferry::FbgemmProduct>("FbgemmProduct")
+      .def(torch::init<ferry::FbgemmProduct::Packed, at::Tensor, double>())
+      .def("multiply", &ferry::FbgemmProduct::multiply)
+      .def("lstm", &ferry::FbgemmProduct::lstm);
+  library.def("scale_rows(Tensor rows, float smallest) -> (Tensor, Tensor)", ferry::scale_rows);
+  library.def("restore_rows_(Tensor(a!) products, Tensor scales, Tensor bias) -> Tensor(a!)", ferry::restore_rows_);
+  library.def("lstm_gates(Tensor products, Tensor cells) -> (Tensor, Tensor)", ferry::lstm_gates);
+  library.def("attend(Tensor queries, Tensor keys, Tensor mask, int heads) -> (Tensor, Tensor)", ferry::attend);
+  library.def(
+      "best_extensions(Tensor logits, Tensor costs, int wanted, int padded, int end, int[] barred, "
+      "Tensor? forced_slots, Tensor? forced_columns) -> Tensor",
+      ferry::best_extensions);
+}
