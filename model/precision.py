@@ -21,12 +21,13 @@ from model.attention import MultiHeadAttention, NativeMultiHeadAttention
 from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState, RecurrentLayer
 from model.cells.packed import JoinedLayer, OneDnnLSTMLayer
-from model.decoder import Memory
+from model.decoder import Memory, State
 from model.encoder import Bridge
 from model.int8 import fastest_kernel
 from model.native import operators
 from model.products import Bfloat16Product, Float32Product, Int8Product, Pack, can_pack, has_bfloat16
 from model.seq2seq import Output, Seq2Seq
+from model.whole_step import whole_step
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
@@ -108,12 +109,20 @@ class PackedSeq2Seq(Seq2Seq):
             self.output_table = self.target_embedding if model.config.tied != "none" else Table(weight)
             self.output_bias = model.output_bias
             self.project = self.pack(weight, model.output_bias)
+            self.whole_step = whole_step(self.target_embedding.weight, self.decoder)
         self.eval().requires_grad_(False)
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
         """As :meth:`Seq2Seq.encode`, with keys in float64 where only so attention depends on no padding."""
         memory = super().encode(source, source_lengths)
         return memory._replace(keys=memory.keys.double()) if self.wide_keys else memory
+
+    def step(self, state: State, token: Tensor, memory: Memory, output: Output | None = None) -> tuple[Tensor, State]:
+        """As :meth:`Seq2Seq.step`."""
+        if self.whole_step is None:
+            return super().step(state, token, memory, output)
+        features, state = self.whole_step(token, state, memory)
+        return (output or self.logits)(features), state
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""

@@ -31,6 +31,20 @@ class FbgemmProduct(Protocol):
         ...
 
 
+class DecoderStep(Protocol):
+    """:meth:`model.decoder.Decoder.step` with the embedding before it, in one call, without its attention weights."""
+
+    def add_layer(self, product: FbgemmProduct, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> None:
+        """The next layer up, with its layer normalisation (H) if it has one."""
+        ...
+
+    def step(
+        self, token: Tensor, hidden: Sequence[Tensor], cell: Sequence[Tensor], keys: Tensor, mask: Tensor
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Pieces (N) int64, each layer's ``h`` and ``c`` (N, H) and the memory to features (N, E), ``h`` and ``c``."""
+        ...
+
+
 class Operators(NamedTuple):
     """All take and give contiguous float32 tensors on the CPU, and no number depends on another row.
 
@@ -52,6 +66,9 @@ class Operators(NamedTuple):
     slots and columns (F) int64 to keys (B, M + J): see :func:`model.search.extensions.best_extensions`."""
     fbgemm_product: Callable[[Any, Tensor, float], FbgemmProduct]
     """FBGEMM's packed weights, bias (O) and what is added to each row's scale."""
+    decoder_step: Callable[[Tensor, float, FbgemmProduct, FbgemmProduct, FbgemmProduct, int, bool], DecoderStep]
+    """Embeddings (V, E) and their factor, the products of the query, the mixed heads and the features, the number of
+    heads, and whether the layers are residual."""
 
 
 def library_file(capability: str) -> Path:
@@ -105,4 +122,5 @@ def _load(capability: str) -> Operators | None:
         known.attend.default,
         known.best_extensions.default,
         torch.classes.ferry.FbgemmProduct,
+        torch.classes.ferry.DecoderStep,
     )

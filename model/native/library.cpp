@@ -2,6 +2,7 @@
 
 #include <torch/library.h>
 
+#include "decoder.h"
 #include "extensions.h"
 #include "int8.h"
 #include "layers.h"
@@ -11,6 +12,11 @@ TORCH_LIBRARY(ferry, library) {
       .def(torch::init<ferry::FbgemmProduct::Packed, at::Tensor, double>())
       .def("multiply", &ferry::FbgemmProduct::multiply)
       .def("lstm", &ferry::FbgemmProduct::lstm);
+  library.class_<ferry::DecoderStep>("DecoderStep")
+      .def(torch::init<at::Tensor, double, ferry::DecoderStep::Product, ferry::DecoderStep::Product,
+                       ferry::DecoderStep::Product, int64_t, bool>())
+      .def("add_layer", &ferry::DecoderStep::add_layer)
+      .def("step", &ferry::DecoderStep::step);
   library.def("scale_rows(Tensor rows, float smallest) -> (Tensor, Tensor)", ferry::scale_rows);
   library.def("restore_rows_(Tensor(a!) products, Tensor scales, Tensor bias) -> Tensor(a!)", ferry::restore_rows_);
   library.def("lstm_gates(Tensor products, Tensor cells) -> (Tensor, Tensor)", ferry::lstm_gates);

@@ -34,19 +34,14 @@ STRETCH = 1.2
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shapes.add_shape(parser)
-    parser.add_argument("--beam-size", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=32, help="sentences translated together")
-    parser.add_argument("--sentences", type=int, default=320)
+    add_subject(parser)
     choices = ("auto", *get_args(Precision))
     parser.add_argument("--precision", choices=choices, help="prepare the model; without it, as it was trained")
-    parser.add_argument("--checkpoint", type=Path, help="use its model and tokenizer")
-    parser.add_argument("--source", type=Path, help="text, a sentence a line, also .xz; needs --checkpoint")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    trained, limit, sources = _checkpoint(arguments) if arguments.checkpoint else _random(arguments)
+    trained, limit, sources = subject(arguments)
     prepared = prepare(trained, arguments.precision) if arguments.precision else None
     model = prepared.model if prepared else trained
-    sources = list(itertools.islice(itertools.cycle(sources), arguments.sentences))
     options = SearchOptions(beam_size=arguments.beam_size)
     pieces = sum(map(len, sources)) / len(sources)
     print(machine.describe(), machine.load(), sep=", ")
@@ -63,6 +58,21 @@ def main() -> None:
     print(f"batch 1: {1 / mean:.1f} sentences/s, mean {mean * 1e3:.1f} ms, p95 {quantiles[-1] * 1e3:.1f} ms")
     if not arguments.checkpoint:
         _print_floor(trained, pieces, arguments)
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """What is translated, in which batches."""
+    parser.add_argument("--beam-size", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=32, help="sentences translated together")
+    parser.add_argument("--sentences", type=int, default=320)
+    parser.add_argument("--checkpoint", type=Path, help="use its model and tokenizer")
+    parser.add_argument("--source", type=Path, help="text, a sentence a line, also .xz; needs --checkpoint")
+
+
+def subject(arguments: argparse.Namespace) -> tuple[Seq2Seq, LengthLimit, list[list[int]]]:
+    """The model, as it was trained, its length limit and the sources."""
+    trained, limit, sources = _checkpoint(arguments) if arguments.checkpoint else _random(arguments)
+    return trained, limit, list(itertools.islice(itertools.cycle(sources), arguments.sentences))
 
 
 def _random(arguments: argparse.Namespace) -> tuple[Seq2Seq, LengthLimit, list[list[int]]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import tiny_model
 from torch import Tensor, nn
 
 from model import native
@@ -18,7 +19,9 @@ from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState
 from model.int8 import FbgemmKernel
 from model.native import Operators, build
+from model.precision import PackedSeq2Seq, prepare
 from model.products import SMALLEST, Int8Product
+from model.seq2seq import Seq2Seq
 
 CPU = torch.device("cpu")
 
@@ -184,3 +187,27 @@ def test_the_command_ends_with_the_compilers_words(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("no C++ compiler: ")
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"decoder_layers": 1}, {"decoder_layers": 3, "residual": False}, {"layer_norm": False}]
+)
+def test_a_whole_step_is_the_sum_of_its_parts_bit_by_bit(operators: Operators, choices: dict[str, object]) -> None:
+    prepared = prepare(tiny_model(3, dtype=torch.float32, **choices), "int8").model
+    assert isinstance(prepared, PackedSeq2Seq)
+    if not isinstance(prepared.decoder.combine, Int8Product) or prepared.decoder.combine.whole is None:
+        pytest.skip("FBGEMM is not the fastest here")
+    memory = prepared.encode(torch.tensor([[5, 6, 7, 3], [9, 3, 0, 0]]), torch.tensor([4, 2]))
+    state = prepared.start(memory).select(torch.tensor([0, 0, 1, 1]))
+    assert prepared.whole_step is not None
+    for token in (torch.tensor([2, 2, 2, 2]), torch.tensor([4, 5, 6, 7])):
+        logits, after = prepared.step(state, token, memory)
+        expected, state = Seq2Seq.step(prepared, state, token, memory)
+        assert torch.equal(logits, expected)
+        assert all(torch.equal(*pair) for pair in zip(sum(after.cells, ()), sum(state.cells, ()), strict=True))
+
+
+@pytest.mark.parametrize("choices", [{"cell": "gru"}, {"attention": "additive"}, {"input_feeding": True}])
+def test_what_has_no_operator_is_stepped_in_parts(choices: dict[str, object]) -> None:
+    prepared = prepare(tiny_model(3, dtype=torch.float32, **choices), "int8").model
+    assert isinstance(prepared, PackedSeq2Seq) and prepared.whole_step is None
