@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import SUMS, CheckpointConfig, Evaluation, load_checkpoint
+from model.native import capability
 from model.precision import Precision, prepare
 from tokenizer.subword import load_tokenizers
 
@@ -60,6 +61,7 @@ def _json(info: Info) -> str:
         "folder": str(info.folder),
         "parameters": info.parameters,
         "serving_precision": info.precision,
+        "operators": capability(),
         "step_seconds": info.measured,
         "files": files,
     }
@@ -106,7 +108,8 @@ def _facts(info: Info) -> Table:
 
 def _serving(info: Info) -> str:
     steps = ", ".join(f"{name} {seconds * 1000:.2f} ms" for name, seconds in info.measured.items())
-    return f"{info.precision} (a decoding step: {steps})" if steps else info.precision
+    measured = f" (a decoding step: {steps})" if steps else ""
+    return f"{info.precision}{measured}, operators in C++: {capability()}"
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> Table | str:

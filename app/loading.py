@@ -16,6 +16,7 @@ from app.engine import Engine
 from app.engine.models import EngineModel
 from app.served import ChangedCheckpointError, Facts, ServedModel
 from model.checkpoint import SUMS, Checkpoint, CheckpointError, CheckpointMissingError, load_checkpoint
+from model.native import capability
 from model.precision import Precision, prepare
 from tokenizer.subword import load_tokenizers
 
@@ -93,6 +94,7 @@ def announce(facts: Facts) -> None:
         version=facts.config.version,
         precision=facts.precision,
         measured_ms={name: round(seconds * 1000, 2) for name, seconds in facts.measured.items()},
+        operators=capability(),
         shortlist=facts.shortlist,
         seconds=round(facts.load_seconds, 3),
     )

@@ -81,6 +81,12 @@ def operators(device: torch.device) -> Operators | None:
     return None if _Loaded.aside or device.type != "cpu" else _Loaded.get()
 
 
+def capability() -> str:
+    """What the operators in use on a CPU were compiled for, or "none"."""
+    found = operators(torch.device("cpu"))
+    return found.capability if found else "none"
+
+
 @contextmanager
 def set_aside() -> Iterator[None]:
     """Within it there are no operators: for comparison with plain torch."""
