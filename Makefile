@@ -29,7 +29,7 @@ serve: $(SERVE_STAMP) $(NATIVE_STAMP) ## serve the bundled checkpoint on 127.0.0
 install: $(DEV_STAMP) $(NATIVE_STAMP) ## install ferry and ferry-train with everything to train and to develop
 
 test: lint types $(DEV_STAMP) $(NATIVE_STAMP) ## lint, types, import rules and the tests with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report=term
 
 lint: $(DEV_STAMP) ## ruff (rules and format) and the import rules between the rooms
 	$(BIN)/python -m ruff check .
