@@ -23,7 +23,7 @@ from model.cells.layer import CellState, RecurrentLayer
 from model.cells.packed import JoinedLayer, OneDnnLSTMLayer
 from model.decoder import Memory, State
 from model.encoder import Bridge
-from model.int8 import fastest_kernel
+from model.int8 import fastest_kernel, one_thread
 from model.native import operators
 from model.products import Bfloat16Product, Float32Product, Int8Product, Pack, can_pack, has_bfloat16
 from model.seq2seq import Output, Seq2Seq
@@ -165,10 +165,14 @@ class Table(nn.Embedding):
 
 
 def step_seconds(model: Seq2Seq, rows: Sequence[int] = ROWS, repeats: int = REPEATS) -> float:
-    """Seconds of a decoder step of ``model``, the geometric mean over ``rows``; of ``repeats`` the fastest counts."""
+    """Seconds of a decoder step of ``model``, the geometric mean over ``rows``; of ``repeats`` the fastest counts.
+
+    On a CPU they are processor time of one thread, which tells precisions apart on a busy machine as well: several
+    threads would wait for each other.
+    """
     device = model.device
     logarithms = []
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         for count in rows:
             length = torch.full((count,), POSITIONS, device=device)
             memory = model.encode(torch.full((count, POSITIONS), model.config.unk, device=device), length)
@@ -179,12 +183,14 @@ def step_seconds(model: Seq2Seq, rows: Sequence[int] = ROWS, repeats: int = REPE
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type == "cpu":
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+    torch.cuda.synchronize(device)
     began = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter() - began
 
 
