@@ -94,6 +94,7 @@ def _facts(info: Info) -> Table:
             f" at most {config.length_limit.cap} pieces",
         ),
         ("served here in", _serving(info)),
+        ("operators", f"in C++ for {capability()}" if capability() != "none" else "none in C++, but plain torch"),
         ("trained on", "; ".join(training.data)),
         (
             "training",
@@ -108,8 +109,7 @@ def _facts(info: Info) -> Table:
 
 def _serving(info: Info) -> str:
     steps = ", ".join(f"{name} {seconds * 1000:.2f} ms" for name, seconds in info.measured.items())
-    measured = f" (a decoding step: {steps})" if steps else ""
-    return f"{info.precision}{measured}, operators in C++: {capability()}"
+    return f"{info.precision} (a decoding step: {steps})" if steps else info.precision
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> Table | str:

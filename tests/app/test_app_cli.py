@@ -14,6 +14,7 @@ import pytest
 from app.cli import main
 from app.translate_command import LINES
 from model.checkpoint import load_checkpoint
+from model.native import capability, set_aside
 from model.search import SearchOptions, translate
 from tokenizer.subword import load_tokenizers
 
@@ -169,6 +170,12 @@ def test_info_says_in_which_precision_it_would_serve_here(
     monkeypatch.setenv("FERRY_PRECISION", "int8")
     chosen = ferry("info", tiny_checkpoint).output
     assert re.search(r"served here in +int8 *\n", chosen)
+    assert measured["operators"] == capability()
+
+
+def test_info_says_whether_there_are_operators(ferry: Ferry, tiny_checkpoint: Path) -> None:
+    with set_aside():
+        assert re.search(r"operators +none in C\+\+, but plain torch *\n", ferry("info", tiny_checkpoint).output)
 
 
 @pytest.mark.parametrize("precision", ["auto", "int8"])
