@@ -17,7 +17,8 @@ from app.bench.shape import Operations
 from app.files import Input, InputError
 from model.checkpoint import Checkpoint
 from model.config import LengthLimit, ModelConfig
-from model.precision import PackedSeq2Seq, Precision, prepare
+from model.packing import PackedSeq2Seq
+from model.precision import Precision, prepare
 from model.products import Float32Product
 from model.search import BeamSearch, Hypothesis, SearchOptions, translate
 from model.seq2seq import Seq2Seq

@@ -19,7 +19,8 @@ from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState
 from model.int8 import FbgemmKernel
 from model.native import Operators, build
-from model.precision import PackedSeq2Seq, prepare
+from model.packing import PackedSeq2Seq
+from model.precision import prepare
 from model.products import SMALLEST, Int8Product
 from model.seq2seq import Seq2Seq
 

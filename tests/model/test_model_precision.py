@@ -182,7 +182,7 @@ def test_only_auto_measures() -> None:
 
 
 def test_a_processor_without_oneDNN_is_served_by_plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.precision, "can_pack", lambda _: False)
+    monkeypatch.setattr("model.packing.can_pack", lambda _: False)
     monkeypatch.setattr("model.products.can_pack", lambda _: False)
     torch.testing.assert_close(stepped(prepare(trained(), "float32").model), stepped(trained()), atol=1e-5, rtol=1e-5)
 

@@ -1,0 +1,144 @@
+"""A trained model with its modules swapped for those of inference: weights packed, products in one precision.
+
+The swap leaves the functions of :class:`model.seq2seq.Seq2Seq` as they are; what it was made from is not touched.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import MultiHeadAttention, NativeMultiHeadAttention
+from model.cells.fused import LSTMLayer
+from model.cells.layer import CellState, RecurrentLayer
+from model.cells.packed import JoinedLayer, OneDnnLSTMLayer
+from model.decoder import Memory, State
+from model.encoder import Bridge
+from model.int8 import fastest_kernel
+from model.native import operators
+from model.products import Bfloat16Product, Float32Product, Int8Product, Pack, can_pack
+from model.seq2seq import Output, Seq2Seq
+from model.whole_step import whole_step
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+
+ROWS = (5, 160)  # of a step that is measured: one sentence and thirty-two, with a beam of 5
+
+Swapped = TypeVar("Swapped", bound=nn.Module)
+
+
+class PackedSeq2Seq(Seq2Seq):
+    """A model whose weights are packed for inference.
+
+    Encoder and bridge are float32 in every precision: they run once a sentence, and all that follows hangs on them.
+    """
+
+    def __init__(self, model: Seq2Seq, precision: Precision) -> None:
+        """Packs the weights of ``model``; what needs no packing is shared with it."""
+        nn.Module.__init__(self)
+        with torch.no_grad():
+            model = _shared(model)
+            self.config = model.config
+            self.pack = _pack(model, precision)
+            self.encoder = _swap(model.encoder, Float32Product, stepped=False)
+            self.bridge = ExactBridge(_swap(model.bridge, Float32Product, stepped=False))
+            self.decoder = _swap(model.decoder, self.pack, stepped=True)
+            native = isinstance(self.decoder.attention, NativeMultiHeadAttention)
+            self.wide_keys = model.device.type == "cpu" and not native  # a GPU has few units for float64
+            self.embedding_dropout = model.embedding_dropout
+            self.target_embedding = Table(model.target_embedding.weight)
+            if model.config.tied != "all":
+                self.source_embedding = Table(model.source_embedding.weight)
+            weight = model.output_weight()
+            self.output_table = self.target_embedding if model.config.tied != "none" else Table(weight)
+            self.output_bias = model.output_bias
+            self.project = self.pack(weight, model.output_bias)
+            self.whole_step = whole_step(self.target_embedding.weight, self.decoder)
+        self.eval().requires_grad_(False)
+
+    def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
+        """As :meth:`Seq2Seq.encode`, with keys in float64 where only so attention depends on no padding."""
+        memory = super().encode(source, source_lengths)
+        return memory._replace(keys=memory.keys.double()) if self.wide_keys else memory
+
+    def step(self, state: State, token: Tensor, memory: Memory, output: Output | None = None) -> tuple[Tensor, State]:
+        """As :meth:`Seq2Seq.step`."""
+        if self.whole_step is None:
+            return super().step(state, token, memory, output)
+        features, state = self.whole_step(token, state, memory)
+        return (output or self.logits)(features), state
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (..., V) of features (..., E)."""
+        logits: Tensor = self.project(features)
+        return logits
+
+    def rows(self, pieces: Tensor) -> Output:
+        """The output for ``pieces`` (R) int64 alone, packed anew: its logits are those of :meth:`logits`."""
+        return self.pack(self.output_table(pieces), self.output_bias[pieces])
+
+    def output_weight(self) -> Tensor:
+        """Output embeddings (V, E) float32, unpacked."""
+        return self.output_table.weight.float()
+
+
+class ExactBridge(Bridge):
+    """A bridge whose mean over positions is summed in float64, so that it depends on no padding."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        nn.Module.__init__(self)
+        self.layers, self.cell, self.project = bridge.layers, bridge.cell, bridge.project
+
+    def forward(self, outputs: Tensor, mask: Tensor) -> tuple[CellState, ...]:
+        """As :meth:`Bridge.forward`."""
+        return super().forward(outputs.double(), mask)
+
+
+class Table(nn.Embedding):
+    """Embeddings for lookup, in half the bytes where that is exact, as it is for what a checkpoint keeps in float16."""
+
+    def __init__(self, weight: Tensor) -> None:
+        half = weight.detach().half()
+        exact = torch.equal(half.float(), weight)
+        pieces, width = weight.shape
+        super().__init__(pieces, width, _weight=half if exact else weight.detach(), _freeze=True)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows (..., E) float32 of ``ids`` (...) int64."""
+        return super().forward(ids).float()
+
+
+def _shared(model: Seq2Seq) -> Seq2Seq:
+    """A copy of ``model`` whose weights are its own, not copies of them, if they are float32."""
+    weights = {id(weight): nn.Parameter(weight.detach().float(), False) for weight in model.parameters()}
+    return copy.deepcopy(model, dict(weights))
+
+
+def _pack(model: Seq2Seq, precision: Precision) -> Pack:
+    if precision == "int8":
+        hidden = model.config.hidden
+        return partial(Int8Product, kernel=fastest_kernel(2 * hidden, 4 * hidden, ROWS))
+    return {"float32": Float32Product, "bfloat16": Bfloat16Product}[precision]
+
+
+def _swap(module: Swapped, pack: Pack, stepped: bool) -> Swapped:
+    """``module`` with its matrices packed; layers that are not ``stepped`` unroll sequences, as they did."""
+    for name, child in module.named_children():
+        setattr(module, name, _packed(child, pack, stepped))
+    return module
+
+
+def _packed(child: nn.Module, pack: Pack, stepped: bool) -> nn.Module:
+    if isinstance(child, LSTMLayer) and pack is Float32Product and can_pack(child.bias):
+        return OneDnnLSTMLayer(child)
+    if isinstance(child, RecurrentLayer):
+        return JoinedLayer(child, pack) if stepped and child.joined() is not None else child
+    if isinstance(child, nn.Linear) and child.out_features > 1:  # one channel is a vector, and left alone
+        return pack(child.weight, child.bias)
+    if isinstance(child, MultiHeadAttention) and (native := operators(child.query.weight.device)):
+        return NativeMultiHeadAttention(_swap(child, pack, stepped), native)
+    return _swap(child, pack, stepped)
