@@ -61,7 +61,7 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
     where = machine.read()
     subject = _reference(settings, task) if task.reference else _checkpoint(settings, task)
     say(f"throughput at batch sizes {', '.join(map(str, task.batches))}")
-    speeds = decoding.throughput(subject, task.batches, task.sentences, task.rounds)
+    speeds = decoding.throughput(subject, task.batches, task.sentences, task.rounds, settings.thread_count())
     say("latency of one sentence")
     alone = decoding.latency(subject, subject.sentences.take(task.singles))
     by_length = [decoding.latency(subject, group) for group in subject.sentences.by_length(max(1, task.singles // 5))]
@@ -82,6 +82,7 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
         shortlist=subject.shortlist is not None,
         sentences_per_second=best.sentences_per_second,
         batch_size=best.batch,
+        lanes=best.lanes,
         floor_sentences_per_second=best.floor,
         latency_ms_mean=alone.mean_ms,
         throughput=tuple(speeds),

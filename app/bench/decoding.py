@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
+
+import torch
 
 from app.bench import machine
 from app.bench.load import Percentiles, percentiles
 from app.bench.subject import Source, Subject
 from model.config import Frozen
 
+Result = TypeVar("Result")
+
 
 class Throughput(Frozen):
     """Batches of one size, sentences of like length together."""
 
-    batch: int
+    batch: int  # sentences under way, in all lanes together
+    lanes: int  # searches side by side, with their shares of the threads and of each batch
     sentences_per_second: float  # median of the rounds
     slowest: float
     fastest: float
@@ -31,25 +39,34 @@ class Latency(Frozen):
     latency_ms: Percentiles
 
 
-def throughput(subject: Subject, batches: Sequence[int], sentences: int, rounds: int) -> list[Throughput]:
-    """Sentences a second for each size of ``batches``, measured in turn in each of ``rounds`` rounds."""
+def throughput(subject: Subject, batches: Sequence[int], sentences: int, rounds: int, threads: int) -> list[Throughput]:
+    """Sentences a second for each size of ``batches``, in one lane of all ``threads`` and in lanes of one thread each.
+
+    All are measured in turn in each of ``rounds`` rounds.
+    """
     sources = {batch: subject.sentences.take(max(sentences, batch)) for batch in batches}
     needed = subject.needed(_target_pieces(subject, sources[batches[0]][:32]))
-    for batch in batches:
-        _translate_all(subject, sources[batch][:batch], batch)
-    seconds: dict[int, list[float]] = {batch: [] for batch in batches}
-    for _ in range(rounds):
-        for batch in batches:
-            seconds[batch].append(machine.timed(partial(_translate_all, subject, sources[batch], batch)))
+    ways = [(batch, lanes) for batch in batches for lanes in sorted({1, min(threads, batch)})]
+
+    def run(batch: int, lanes: int, count: int | None = None) -> None:
+        parts = _parts(sources[batch][:count], batch, lanes)
+        _in_lanes(lanes, threads, lambda lane: _translate_all(subject, parts[lane]))
+
+    for batch, lanes in ways:
+        run(batch, lanes, count=batch)
+    seconds: dict[tuple[int, int], list[float]] = {way: [] for way in ways}
+    for _, way in itertools.product(range(rounds), ways):
+        seconds[way].append(machine.timed(partial(run, *way)))
     return [
         Throughput(
             batch=batch,
+            lanes=lanes,
             sentences_per_second=len(sources[batch]) / statistics.median(taken),
             slowest=len(sources[batch]) / max(taken),
             fastest=len(sources[batch]) / min(taken),
-            floor=subject.product_rate(batch * subject.options.beam_size) / needed,
+            floor=_product_rate(subject, batch, lanes, threads) / needed,
         )
-        for batch, taken in seconds.items()
+        for (batch, lanes), taken in seconds.items()
     ]
 
 
@@ -67,13 +84,37 @@ def latency(subject: Subject, sources: Sequence[Source]) -> Latency:
     )
 
 
-def _translate_all(subject: Subject, sources: Sequence[Source], batch: int) -> None:
-    """Batches of like length, each begun when the one before has ended."""
+def _parts(sources: Sequence[Source], batch: int, lanes: int) -> list[list[list[Source]]]:
+    """For each lane its share of each batch; sentences of like length make a batch."""
     ordered = sorted(sources, key=len)
-    for start in range(0, len(ordered), batch):
+    starts = range(0, len(ordered), batch)
+    return [
+        [part for start in starts if (part := ordered[start + lane : start + batch : lanes])] for lane in range(lanes)
+    ]
+
+
+def _in_lanes(lanes: int, threads: int, work: Callable[[int], Result]) -> list[Result]:
+    """``work(lane)`` of all lanes at once, each with its share of the threads."""
+
+    def one(lane: int) -> Result:
+        torch.set_num_threads(max(1, threads // lanes))  # of this thread only
+        return work(lane)
+
+    with ThreadPoolExecutor(lanes) as pool:
+        return list(pool.map(one, range(lanes)))
+
+
+def _product_rate(subject: Subject, batch: int, lanes: int, threads: int) -> float:
+    """Operations a second of one product in all lanes at once, each with its share of the batch's rows."""
+    rows = max(1, batch // lanes) * subject.options.beam_size
+    return sum(_in_lanes(lanes, threads, lambda _: subject.product_rate(rows)))
+
+
+def _translate_all(subject: Subject, batches: Sequence[Sequence[Source]]) -> None:
+    """Each batch begins when the one before has ended."""
+    for batch in batches:
         search = subject.search()
-        part = ordered[start : start + batch]
-        search.admit(part, [subject.options] * len(part))
+        search.admit(batch, [subject.options] * len(batch))
         while search.active:
             search.step()
 

@@ -42,10 +42,16 @@ def svg(report: Report) -> str:
 
 def _charts(report: Report) -> list[Chart]:
     rows, lengths = report.throughput, report.latency_by_length
-    speeds = {"measured": [row.sentences_per_second for row in rows], "floor": [row.floor for row in rows]}
+    batches = sorted({row.batch for row in rows})
+    speeds: dict[str, Points] = {}
+    for lanes in sorted({row.lanes for row in rows}):
+        each = {row.batch: row for row in rows if row.lanes == lanes}
+        name = "one lane" if lanes == 1 else f"{lanes} lanes"
+        speeds[name] = [each[batch].sentences_per_second if batch in each else None for batch in batches]
+        speeds[f"floor, {name}"] = [each[batch].floor if batch in each else None for batch in batches]
     waits = {"mean": [row.mean_ms for row in lengths], "p95": [row.latency_ms.p95 for row in lengths]}
     charts = [
-        Chart("Sentences a second", "batch", [str(row.batch) for row in rows], speeds, False),
+        Chart("Sentences a second", "batch", [str(batch) for batch in batches], speeds, False),
         Chart("One sentence alone, ms", "source pieces", [f"{row.pieces:.0f}" for row in lengths], waits, False),
     ]
     if report.service is not None:

@@ -20,8 +20,9 @@ class Report(Frozen):
     precision: str
     precision_ms: dict[str, float]  # of a decoder step in each precision that was tried, where one was chosen
     shortlist: bool
-    sentences_per_second: float  # of the best batch size
+    sentences_per_second: float  # of the best batch size and number of lanes
     batch_size: int  # the best
+    lanes: int  # the best for it
     floor_sentences_per_second: float  # for that batch size: if there were nothing but the matrix products
     latency_ms_mean: float  # of one sentence at a time, over sentences of all lengths
     throughput: tuple[Throughput, ...]

@@ -31,7 +31,8 @@ def _section(console: Console, table: RenderableType) -> None:
 
 def _facts(report: Report) -> Table:
     table = Table(show_header=False, box=None)
-    rates = f"{report.sentences_per_second:.1f} at batch {report.batch_size}"
+    lanes = "one lane" if report.lanes == 1 else f"{report.lanes} lanes"
+    rates = f"{report.sentences_per_second:.1f} at batch {report.batch_size} in {lanes}"
     share = report.sentences_per_second / report.floor_sentences_per_second
     for name, value in (
         ("machine", str(report.machine)),
@@ -53,12 +54,16 @@ def _precision(report: Report) -> str:
 
 
 def _throughput(rows: Sequence[Throughput]) -> Table:
-    table = _table("Throughput by batch size", "batch", "sentences/s", "slowest", "fastest", "floor", "of floor")
+    table = _table(
+        "Throughput by batch size", "batch", "lanes", "sentences/s", "slowest", "fastest", "floor", "of floor"
+    )
     best = max(row.sentences_per_second for row in rows)
     for row in rows:
         speeds = (row.sentences_per_second, row.slowest, row.fastest, row.floor)
         share = f"{row.sentences_per_second / row.floor:.0%}"
-        table.add_row(str(row.batch), *map(_figure, speeds), share, _bar(row.sentences_per_second / best))
+        table.add_row(
+            str(row.batch), str(row.lanes), *map(_figure, speeds), share, _bar(row.sentences_per_second / best)
+        )
     return table
 
 

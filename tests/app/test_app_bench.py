@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.bench import plot, shape, table
+from app.bench import decoding, plot, shape, table
+from app.bench.decoding import throughput
 from app.bench.report import Report
-from app.bench.subject import LENGTHS, Sentences, read_text
+from app.bench.subject import LENGTHS, Sentences, Subject, read_text
 from app.bench_command import Task, measure
 from app.cli import main
 from app.files import InputError
@@ -80,10 +81,29 @@ def test_the_reference_is_told_as_one_json_object(
 
 def test_the_best_batch_size_gives_the_headline(report: Report) -> None:
     best = max(report.throughput, key=lambda row: row.sentences_per_second)
-    assert [row.batch for row in report.throughput] == [1, 3]
-    assert (report.batch_size, report.sentences_per_second) == (best.batch, best.sentences_per_second)
+    assert [(row.batch, row.lanes) for row in report.throughput] == [(1, 1), (3, 1)]
+    assert (report.batch_size, report.lanes) == (best.batch, best.lanes)
+    assert report.sentences_per_second == best.sentences_per_second
     assert report.floor_sentences_per_second == best.floor
     assert report.latency_ms_mean == report.latency.mean_ms
+
+
+def test_lanes_are_measured_beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Subject, "product_rate", lambda self, rows: 1e6 * rows)
+    model = shape.build(TINY)
+    shape.force_lengths(model)
+    subject = Subject.prepared("tiny", model, "float32", shape.FORCED, SearchOptions(), Sentences(TINY), None)
+    rows = throughput(subject, (1, 3), sentences=5, rounds=1, threads=2)
+    assert [(row.batch, row.lanes) for row in rows] == [(1, 1), (3, 1), (3, 2)]
+    assert all(row.sentences_per_second > 0 for row in rows)
+    assert rows[0].floor == rows[1].floor / 3 == rows[2].floor / 2  # 5, 15 and twice 5 rows
+
+
+def test_every_sentence_is_in_the_share_of_one_lane() -> None:
+    sources = [[4] * length for length in (5, 3, 9, 1, 7)]
+    parts = decoding._parts(sources, 4, 3)
+    assert [[len(share) for share in lane] for lane in parts] == [[2, 1], [1], [1]]
+    assert sorted(len(source) for lane in parts for share in lane for source in share) == [1, 3, 5, 7, 9]
 
 
 def test_the_service_is_measured_at_shares_of_its_capacity(report: Report) -> None:
@@ -193,6 +213,12 @@ def test_the_tables_show_what_the_report_holds(report: Report) -> None:
     text = shown.getvalue()
     assert f"{report.sentences_per_second:.1f} at batch {report.batch_size}" in text
     assert "Service under Poisson arrivals" in text and "200%" in text
+
+
+def test_the_plot_has_lines_for_each_number_of_lanes(report: Report) -> None:
+    several = report.throughput[1].model_copy(update={"lanes": 2})
+    drawn = plot.svg(report.model_copy(update={"throughput": (*report.throughput, several)}))
+    assert all(f">{name}<" in drawn for name in ("one lane", "floor, one lane", "2 lanes", "floor, 2 lanes"))
 
 
 def test_the_plot_has_a_point_for_each_figure(report: Report) -> None:
