@@ -90,12 +90,15 @@ def test_the_best_batch_size_gives_the_headline(report: Report) -> None:
 
 def test_lanes_are_measured_beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Subject, "product_rate", lambda self, rows: 1e6 * rows)
+    shares: list[int] = []  # not given to torch: threads that outnumber free cores would wait for each other
+    monkeypatch.setattr(torch, "set_num_threads", shares.append)
     model = shape.build(TINY)
     shape.force_lengths(model)
     subject = Subject.prepared("tiny", model, "float32", shape.FORCED, SearchOptions(), Sentences(TINY), None)
     rows = throughput(subject, (1, 3), sentences=5, rounds=1, threads=2)
     assert [(row.batch, row.lanes) for row in rows] == [(1, 1), (3, 1), (3, 2)]
     assert all(row.sentences_per_second > 0 for row in rows)
+    assert (shares.count(2), shares.count(1)) == (2 * 3, 2 * 3)  # a warm-up, a round and the floor
     assert rows[0].floor == rows[1].floor / 3 == rows[2].floor / 2  # 5, 15 and twice 5 rows
 
 
