@@ -282,7 +282,7 @@ def test_finished_requests_leave_nothing_behind(tiny_checkpoint: Path) -> None:
     before = requests()
     with running(loaded(tiny_checkpoint), queue_tokens=200) as engine:
         asyncio.run(many(engine))
-        assert requests() <= before
+        asyncio.run(until(lambda: requests() <= before))  # its thread may just be looking at the last of them
 
 
 def test_the_observer_hears_of_steps_segments_and_the_queue(tiny_checkpoint: Path) -> None:
