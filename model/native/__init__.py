@@ -7,6 +7,7 @@ machine without the library does the same in plain torch, to the rounding of the
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).parent
+SOURCES = Path(__file__).parent
+FOLDER = SOURCES  # of the libraries
 
 
 class FbgemmProduct(Protocol):
@@ -72,8 +74,10 @@ class Operators(NamedTuple):
 
 
 def library_file(capability: str) -> Path:
-    """Where the library for ``capability`` lies: it fits one version of torch alone."""
-    return FOLDER / f"ferry-{torch.__version__}-{capability}.so"
+    """Where the library for ``capability`` lies: it fits one version of torch, and these sources, alone."""
+    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in {".cpp", ".h"})
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return FOLDER / f"ferry-{torch.__version__}-{capability}-{digest}.so"
 
 
 def operators(device: torch.device) -> Operators | None:

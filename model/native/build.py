@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.utils.cpp_extension import include_paths, library_paths
 
-from model.native import FOLDER, library_file
+from model.native import FOLDER, SOURCES, library_file
 
 # As torch compiles its own kernels for each of its capabilities.
 FLAGS = {
@@ -36,7 +36,7 @@ def capabilities() -> tuple[str, ...]:
 
 
 def build(capability: str) -> Path:
-    """Compile the operators for ``capability``, which replaces a library that is there; returns its file.
+    """Compile the operators for ``capability``; returns the library's file. Those of other sources go.
 
     Raises BuildError.
     """
@@ -46,7 +46,7 @@ def build(capability: str) -> Path:
         *(os.environ.get("CXX", "c++"), "-std=c++20", "-O3", "-fPIC", "-shared", "-fvisibility=hidden"),
         *(f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}", *FLAGS[capability]),
         *(f"-isystem{path}" for path in include_paths()),
-        *("-Wall", str(FOLDER / "library.cpp"), "-o", str(part)),
+        *("-Wall", str(SOURCES / "library.cpp"), "-o", str(part)),
         *(f"-L{path}" for path in library_paths()),  # loaded by then, so the library need not know where
         *("-ltorch_cpu", "-lc10"),
     ]
@@ -57,7 +57,10 @@ def build(capability: str) -> Path:
     if done.returncode:
         part.unlink(missing_ok=True)
         raise BuildError(f"{command[0]} failed for {capability}:\n{done.stderr.strip()}")
-    part.replace(target)  # a service that starts meanwhile finds the old one or the new one
+    part.replace(target)  # a service that starts meanwhile finds all of it or nothing
+    for other in FOLDER.glob(f"ferry-*-{capability}*.so"):
+        if other != target:
+            other.unlink()
     return target
 
 

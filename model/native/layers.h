@@ -87,8 +87,8 @@ inline std::tuple<at::Tensor, at::Tensor> lstm_gates(const at::Tensor& products,
 
 // Multi-head attention between its products: queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S);
 // the heads' contexts side by side (B, Q, H) and their mean weights (B, Q, S).
-inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& given, const at::Tensor& keys, const at::Tensor& mask, int64_t heads) {
-  const at::Tensor queries = given.contiguous();
+inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& asking, const at::Tensor& memories, const at::Tensor& masked, int64_t heads) {
+  const at::Tensor queries = asking.contiguous(), keys = memories.contiguous(), mask = masked.contiguous();
   check(queries, "queries", 3);
   check(keys, "keys", 3);
   TORCH_CHECK(mask.scalar_type() == at::kBool && mask.dim() == 2 && mask.is_contiguous(), "mask must be (B, S) bool");

@@ -20,7 +20,7 @@ from model.cells.layer import CellState
 from model.int8 import FbgemmKernel
 from model.native import Operators, build
 from model.packing import PackedSeq2Seq
-from model.precision import prepare
+from model.precision import Precision, prepare
 from model.products import SMALLEST, Int8Product
 from model.seq2seq import Seq2Seq
 
@@ -163,8 +163,31 @@ def test_a_damaged_library_is_named_and_done_without(tmp_path: Path, monkeypatch
         assert native._load("AVX2") is None
 
 
-def test_the_library_is_of_one_version_of_torch() -> None:
-    assert torch.__version__ in native.library_file("AVX512").name
+def test_the_library_is_of_one_version_of_torch_and_of_these_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = native.library_file("AVX512").name
+    assert torch.__version__ in before
+    for source in native.SOURCES.glob("*.h"):
+        (tmp_path / source.name).write_bytes(source.read_bytes() + b" ")
+    monkeypatch.setattr(native, "SOURCES", tmp_path)
+    assert native.library_file("AVX512").name != before
+
+
+def test_operators_take_what_is_not_contiguous(operators: Operators) -> None:
+    query, keys, mask = torch.randn(3, 2, 8), torch.randn(3, 5, 16), torch.ones(3, 5, dtype=torch.bool)
+    expected = operators.attend(query, keys, mask, 2)
+    strided = [part.transpose(0, 1).contiguous().transpose(0, 1) for part in (query, keys, mask)]
+    found = operators.attend(*strided, 2)  # type: ignore[call-arg]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_self_attention_layer_is_served(operators: Operators, precision: Precision) -> None:
+    trained = tiny_model(3, dtype=torch.float32, self_attention=True)
+    source, lengths = torch.tensor([[5, 6, 7, 3], [9, 3, 0, 0]]), torch.tensor([4, 2])
+    memory, expected = prepare(trained, precision).model.encode(source, lengths), trained.encode(source, lengths)
+    torch.testing.assert_close(memory.values[expected.mask], expected.values[expected.mask], atol=1e-5, rtol=1e-5)
 
 
 def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
