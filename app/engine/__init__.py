@@ -11,11 +11,12 @@ from app.engine.errors import (
     SegmentFailedError,
     UnknownModelError,
 )
-from app.engine.jobs import Outcome, Priority, SegmentJob, SegmentResult
+from app.engine.jobs import NOT_BEGUN, Outcome, Priority, SegmentJob, SegmentResult
 from app.engine.observer import EngineObserver, SilentObserver, StepReport
 from app.engine.stream import ResultStream
 
 __all__ = [
+    "NOT_BEGUN",
     "DeadlineError",
     "Engine",
     "EngineError",

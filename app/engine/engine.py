@@ -15,7 +15,7 @@ from app.engine.calibration import warm_up
 from app.engine.delivery import Deliveries
 from app.engine.errors import DeadlineError, ModelFailedError, NotReadyError
 from app.engine.flights import Flights, key_of
-from app.engine.jobs import Outcome, Priority, SegmentJob, SegmentResult
+from app.engine.jobs import NOT_BEGUN, Outcome, Priority, SegmentJob, SegmentResult
 from app.engine.lane import Common
 from app.engine.lanes import Lanes
 from app.engine.models import EngineModel, Generation, Models
@@ -147,25 +147,41 @@ class Engine:
         are. Raises UnknownModelError, NotReadyError, RequestTooLargeError, QueueFullError and DeadlineError at once;
         while reading also NotReadyError, DeadlineError, and SegmentFailedError for the first segment that failed.
         """
-        model = self._models.find(model_name)
-        if (obstacle := self.obstacle) is not None:
-            raise NotReadyError(obstacle)
-        if deadline is not None and deadline <= time.monotonic():
-            raise DeadlineError("the deadline had passed when the request arrived")
-        known = self._known(model, jobs)
-        request = Request(
-            model,
-            jobs,
-            asyncio.get_running_loop(),
-            waiting=[number for number in range(len(jobs)) if number not in known],
-            priority=priority,
-            cut_at=deadline if partial else None,
-        )
-        for answer in known.items():
+        request = self._request(model_name, jobs, deadline, priority, partial)
+        return self._enter([request], deadline)[0]
+
+    def relay(
+        self,
+        model_names: tuple[str, str],
+        jobs: Sequence[SegmentJob],
+        deadline: float | None,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        partial: bool = False,
+    ) -> tuple[ResultStream, ResultStream]:
+        """Streams of two models, of which the second translates on what the first has translated.
+
+        As :meth:`stream`, with one admission for both: the second is promised as many tokens as ``jobs`` have, and
+        the caller gives it jobs in their place by :meth:`pass_on`, once for each result of the first.
+        """
+        first = self._request(model_names[0], jobs, deadline, priority, partial)
+        promised = sum(job.tokens for job in jobs)
+        second = self._request(model_names[1], (), deadline, priority, partial, promised=promised)
+        first_stream, second_stream = self._enter([first, second], deadline)
+        return first_stream, second_stream
+
+    def pass_on(self, stream: ResultStream, jobs: Sequence[SegmentJob], instead_of: SegmentJob) -> None:
+        """Give the second stream of a relay what came of one job of the first: any number of jobs, never refused."""
+        request = stream.request
+        start = len(request.jobs)
+        known = self._known(request.model, jobs)
+        waiting = [start + number for number in range(len(jobs)) if number not in known]
+        taken = self._queue.extend(request, jobs, waiting, instead_of.tokens)
+        answers = {start + number: result for number, result in known.items()}
+        if not taken:
+            answers |= dict.fromkeys(waiting, NOT_BEGUN)
+        for answer in answers.items():
             request.inbox.receive(answer)
-        if request.waiting:
-            self._queue.put(request, self._lanes.capacity, deadline)
-        return ResultStream(request, deadline, self._queue)
 
     async def translate(
         self,
@@ -212,6 +228,41 @@ class Engine:
             deliveries.add(request, NotReadyError("the engine stopped before the request was translated"))
             self._queue.drop(request)
         deliveries.send()
+
+    def _request(
+        self,
+        model_name: str,
+        jobs: Sequence[SegmentJob],
+        deadline: float | None,
+        priority: Priority,
+        partial: bool,
+        promised: int = 0,
+    ) -> Request:
+        """A request, with the answers that are known."""
+        model = self._models.find(model_name)
+        if (obstacle := self.obstacle) is not None:
+            raise NotReadyError(obstacle)
+        if deadline is not None and deadline <= time.monotonic():
+            raise DeadlineError("the deadline had passed when the request arrived")
+        known = self._known(model, jobs)
+        request = Request(
+            model,
+            jobs,
+            asyncio.get_running_loop(),
+            waiting=[number for number in range(len(jobs)) if number not in known],
+            promised=promised,
+            priority=priority,
+            cut_at=deadline if partial else None,
+        )
+        for answer in known.items():
+            request.inbox.receive(answer)
+        return request
+
+    def _enter(self, requests: Sequence[Request], deadline: float | None) -> list[ResultStream]:
+        unanswered = [request for request in requests if request.outstanding]
+        if unanswered:
+            self._queue.put(unanswered[0], self._lanes.capacity, deadline, also=unanswered[1:])
+        return [ResultStream(request, deadline, self._queue) for request in requests]
 
     def _known(self, model: Generation, jobs: Sequence[SegmentJob]) -> dict[int, SegmentResult]:
         """The results that the cache has, by job number."""

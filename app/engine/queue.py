@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.engine.backlog import Backlog
 from app.engine.errors import NotReadyError, QueueFullError, RequestTooLargeError
@@ -50,8 +50,15 @@ class RequestQueue:
         """Whether new requests are refused."""
         return self._closed
 
-    def put(self, request: Request, tokens_per_second: float, deadline: float | None = None) -> None:
-        """Add a request.
+    def put(
+        self,
+        request: Request,
+        tokens_per_second: float,
+        deadline: float | None = None,
+        *,
+        also: Sequence[Request] = (),
+    ) -> None:
+        """Add a request, and ``also`` what was asked for together with it: all or nothing.
 
         Raises RequestTooLargeError if it can never fit, QueueFullError if there is too much to do before it at
         ``tokens_per_second`` (0 if not known), NotReadyError once closed.
@@ -59,16 +66,32 @@ class RequestQueue:
         with self._changed:
             if self._closed:
                 raise NotReadyError("the engine is stopping")
-            self._check_size(request, tokens_per_second)
-            self._check_wait(request, tokens_per_second, deadline)
-            request.since = self._clock()
-            self._requests.add(request)
-            self._backlog.change(request.priority, 0, request.outstanding)
-            self._waiting_jobs += request.waiting
-            self._turns.setdefault(request.model, Turns()).add(request)
-            if request.cut_at is not None:
-                heapq.heappush(self._cuts, (request.cut_at, next(self._numbers), request))
+            together = (request, *also)
+            tokens = sum(item.outstanding for item in together)
+            self._check_size(tokens, tokens_per_second)
+            self._check_wait(request, tokens, tokens_per_second, deadline)
+            for item in together:
+                self._add(item)
             self._changed.notify_all()
+
+    def extend(self, request: Request, jobs: Sequence[SegmentJob], waiting: Sequence[int], kept: int) -> bool:
+        """Give a request some of the jobs that it was promised, in the place of ``kept`` tokens of the promise.
+
+        They are never refused. ``waiting`` numbers those to be translated. Returns whether they will be: not if the
+        request's time is over or nobody waits for it, and then none of them counts as waiting.
+        """
+        with self._changed:
+            taken = request in self._requests and not request.cut
+            before, waited = request.outstanding, request.waiting
+            request.extend(jobs, waiting if taken else (), kept)
+            if request not in self._requests:
+                return False
+            self._backlog.change(request.priority, before, request.outstanding)
+            self._forget_if_done(request)
+            if request.waiting > waited:
+                self._line_up(request, waited)
+                self._changed.notify_all()
+            return taken
 
     def take(self, model: Generation, admits: Callable[[SegmentJob], bool]) -> Slot | None:
         """The job whose turn it is, of those that ``admits`` has room for."""
@@ -122,8 +145,7 @@ class RequestQueue:
             left = request.outstanding - slot.job.tokens
             self._backlog.change(request.priority, request.outstanding, left)
             request.outstanding, request.open, request.last_done = left, request.open - 1, self._clock()
-            if not request.open:
-                self._forget(request)
+            self._forget_if_done(request)
 
     def drop(self, request: Request) -> None:
         """Forget a request, answered or not; what waits of it leaves now, what is under way is marked as gone."""
@@ -171,6 +193,26 @@ class RequestQueue:
             self._closed = True
             self._changed.notify_all()
 
+    def _add(self, request: Request) -> None:
+        request.since = self._clock()
+        self._requests.add(request)
+        self._backlog.change(request.priority, 0, request.outstanding)
+        if request.waiting:
+            self._line_up(request, 0)
+        if request.cut_at is not None:
+            heapq.heappush(self._cuts, (request.cut_at, next(self._numbers), request))
+
+    def _line_up(self, request: Request, waited: int) -> None:
+        """Give turns to a request of which only ``waited`` jobs were waiting before."""
+        self._waiting_jobs += request.waiting - waited
+        if not waited:
+            request.since = self._clock()
+            self._turns.setdefault(request.model, Turns()).add(request)
+
+    def _forget_if_done(self, request: Request) -> None:
+        if not request.open and not request.promised:
+            self._forget(request)
+
     def _forget(self, request: Request) -> None:
         self._requests.remove(request)
         if len(self._cuts) > 2 * len(self._requests):  # mostly of requests that are done: they need not wait for that
@@ -187,17 +229,17 @@ class RequestQueue:
         if not self._turns[model]:
             del self._turns[model]
 
-    def _check_size(self, request: Request, tokens_per_second: float) -> None:
-        if request.outstanding > self.limit:
-            raise RequestTooLargeError(request.outstanding, self.limit)
-        excess = self.tokens + request.outstanding - self.limit
+    def _check_size(self, tokens: int, tokens_per_second: float) -> None:
+        if tokens > self.limit:
+            raise RequestTooLargeError(tokens, self.limit)
+        excess = self.tokens + tokens - self.limit
         if excess > 0:
             obstacle = f"the queue of {self.limit} tokens has no room"
             raise QueueFullError(obstacle, excess / max(tokens_per_second, 1.0), self.limit)
 
-    def _check_wait(self, request: Request, tokens_per_second: float, deadline: float | None) -> None:
+    def _check_wait(self, request: Request, tokens: int, tokens_per_second: float, deadline: float | None) -> None:
         """An engine with nothing to do takes everything: how long that lasts is better tried than guessed."""
-        ahead = self._backlog.ahead(request.priority, request.outstanding)
+        ahead = self._backlog.ahead(request.priority, tokens)
         if not ahead or not tokens_per_second:
             return
         wait = ahead / tokens_per_second
@@ -207,7 +249,7 @@ class RequestQueue:
         if deadline is None:
             return
         # Partial answers need no more than to be begun.
-        needed = wait if request.cut_at is not None else wait + request.outstanding / tokens_per_second
+        needed = wait if request.cut_at is not None else wait + tokens / tokens_per_second
         left = deadline - self._clock()
         if needed > left:
             obstacle = f"it would take about {needed:.1f} seconds and the deadline is in {left:.1f}"

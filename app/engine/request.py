@@ -18,7 +18,7 @@ Answer: TypeAlias = tuple[int, SegmentResult] | EngineError
 class Request:
     """Jobs that were asked for together: made and read on the event loop, handed out and settled by the lanes.
 
-    All but the inbox changes under the queue's lock.
+    Some may be promised only, as tokens, and come later. All but the inbox changes under the queue's lock.
     """
 
     def __init__(
@@ -28,14 +28,17 @@ class Request:
         loop: asyncio.AbstractEventLoop,
         *,
         waiting: Iterable[int] | None = None,
+        promised: int = 0,
         priority: Priority = Priority.INTERACTIVE,
         cut_at: float | None = None,
     ) -> None:
         """``waiting`` numbers the jobs to be translated, all by default; at ``cut_at`` they leave with what they have.
 
-        ``cut_at`` is a reading of ``time.monotonic()``; None lets them take their time.
+        ``promised`` is about how many tokens of jobs come later. ``cut_at`` is a reading of ``time.monotonic()``; None
+        lets them take their time.
         """
-        self.model, self.jobs, self.priority, self.cut_at = model, tuple(jobs), priority, cut_at
+        self.model, self.jobs, self.priority, self.cut_at = model, list(jobs), priority, cut_at
+        self.promised = promised
         self.inbox = Inbox(loop)
         self.gone = False  # nobody waits for it any more
         self.cut = False  # ``cut_at`` has passed
@@ -46,7 +49,7 @@ class Request:
         self.last_done: float | None = None
         self._waiting = deque(range(len(jobs)) if waiting is None else waiting)
         self.open = len(self._waiting)  # jobs that are not done
-        self.outstanding = sum(self.jobs[number].tokens for number in self._waiting)  # tokens of these
+        self.outstanding = promised + sum(self.jobs[number].tokens for number in self._waiting)  # tokens, of these
 
     @property
     def waiting(self) -> int:
@@ -56,6 +59,15 @@ class Request:
     def peek(self) -> SegmentJob:
         """The job that is handed out next."""
         return self.jobs[self._waiting[0]]
+
+    def extend(self, jobs: Sequence[SegmentJob], waiting: Iterable[int], kept: int) -> None:
+        """Some of the jobs that were promised, in the place of ``kept`` tokens; ``waiting`` are those to be done."""
+        self.jobs.extend(jobs)
+        added = list(waiting)
+        self._waiting.extend(added)
+        self.open += len(added)
+        self.promised -= kept
+        self.outstanding += sum(self.jobs[number].tokens for number in added) - kept
 
     def take(self, now: float) -> Slot:
         """Hand out the next job."""

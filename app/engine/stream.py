@@ -23,8 +23,8 @@ class ResultStream(AsyncIterator[tuple[int, SegmentResult]]):
 
     def __init__(self, request: Request, deadline: float | None, queue: RequestQueue) -> None:
         self._closed = True  # until it is whole
-        self._request, self._queue = request, queue
-        self._left = len(request.jobs)
+        self.request, self._queue = request, queue
+        self._read = 0
         self._timer: asyncio.TimerHandle | None = None
         if deadline is not None:
             seconds = deadline - request.arrived
@@ -35,31 +35,36 @@ class ResultStream(AsyncIterator[tuple[int, SegmentResult]]):
         self._closed = False
 
     @property
+    def left(self) -> int:
+        """Jobs whose results have not been read; not those that are only promised."""
+        return len(self.request.jobs) - self._read
+
+    @property
     def queue_seconds(self) -> float:
         """From the request's arrival until its first segment entered a batch; 0 if none had to."""
-        taken = self._request.first_taken
-        return 0.0 if taken is None else taken - self._request.arrived
+        taken = self.request.first_taken
+        return 0.0 if taken is None else taken - self.request.arrived
 
     @property
     def compute_seconds(self) -> float:
         """From then until the last segment that was done."""
-        taken, done = self._request.first_taken, self._request.last_done
+        taken, done = self.request.first_taken, self.request.last_done
         return 0.0 if taken is None or done is None else done - taken
 
     async def __anext__(self) -> tuple[int, SegmentResult]:
-        if self._closed or not self._left:
+        if self._closed or not self.left:
             self.close()
             raise StopAsyncIteration
         try:
-            answer = await self._request.inbox.next()
+            answer = await self.request.inbox.next()
         except BaseException:  # its task was cancelled
             self.close()
             raise
         if isinstance(answer, EngineError):
             self.close()
             raise answer
-        self._left -= 1
-        if not self._left:
+        self._read += 1
+        if not self.left and not self.request.promised:
             self.close()
         return answer
 
@@ -68,7 +73,7 @@ class ResultStream(AsyncIterator[tuple[int, SegmentResult]]):
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._queue.drop(self._request)
+        self._queue.drop(self.request)
 
     async def aclose(self) -> None:
         """The same, for ``contextlib.aclosing``."""
@@ -76,4 +81,4 @@ class ResultStream(AsyncIterator[tuple[int, SegmentResult]]):
 
     def __del__(self) -> None:
         if not self._closed:
-            self._queue.abandon(self._request)
+            self._queue.abandon(self.request)

@@ -103,6 +103,7 @@ def request(
     priority: Priority = Priority.INTERACTIVE,
     cut_at: float | None = None,
     waiting: list[int] | None = None,
+    promised: int = 0,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Request:
     """A request of random segments; without ``loop`` nobody can be waiting for it."""
@@ -110,7 +111,8 @@ def request(
     if loop is None:
         loop = asyncio.new_event_loop()
         loop.close()
-    return Request(model or generation(), jobs, loop, waiting=waiting, priority=priority, cut_at=cut_at)
+    wanted = model or generation()
+    return Request(wanted, jobs, loop, waiting=waiting, promised=promised, priority=priority, cut_at=cut_at)
 
 
 def alone(checkpoint: Checkpoint, segment: SegmentJob) -> list[Hypothesis]:

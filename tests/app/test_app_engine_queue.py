@@ -11,6 +11,7 @@ from engine_harness import generation, job, request
 from app.engine import NotReadyError, Priority, QueueFullError, RequestTooLargeError
 from app.engine.models import Generation
 from app.engine.queue import RequestQueue
+from app.engine.request import Slot
 from app.engine.turns import HANDICAP_SECONDS, OVERTAKEN_AT_MOST
 
 GERMAN, FRENCH = generation("en-de"), generation("en-fr")
@@ -35,6 +36,13 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(clock: Clock) -> Iterator[RequestQueue]:
     yield RequestQueue(100, clock=clock)
+
+
+def take(queue: RequestQueue, model: Generation) -> Slot:
+    """The only job that waits for a model."""
+    slot = queue.take(model, lambda _: True)
+    assert slot is not None and not queue.waits(model)
+    return slot
 
 
 def take_lengths(queue: RequestQueue, model: Generation = GERMAN, most: int = 1000) -> list[int]:
@@ -238,3 +246,40 @@ def test_a_request_that_is_done_is_not_kept_until_its_deadline(queue: RequestQue
     kept = weakref.ref(done)
     del done, slot
     assert kept() is None
+
+
+def test_jobs_that_were_promised_come_later_in_the_place_of_their_promise(queue: RequestQueue) -> None:
+    first, second = request(9, model=GERMAN), request(model=FRENCH, promised=10)
+    queue.put(first, 10.0, also=[second])
+    assert queue.tokens == 20 and queue.waiting_models() == [GERMAN]
+    queue.release(take(queue, GERMAN))
+    assert queue.tokens == 10 and queue.requests() == [second]
+    assert queue.extend(second, [job(14)], [0], 10)
+    assert queue.tokens == 15 and queue.waiting_jobs == 1
+    queue.release(take(queue, FRENCH))
+    assert queue.tokens == 0 and not queue.requests()
+
+
+def test_a_promise_of_which_nothing_comes_ends_with_it(queue: RequestQueue) -> None:
+    second = request(model=FRENCH, promised=10)
+    queue.put(second, 10.0)
+    assert queue.extend(second, [], [], 4) and queue.requests() == [second]
+    queue.extend(second, [], [], 6)
+    assert queue.tokens == 0 and not queue.requests()
+
+
+def test_what_comes_after_the_deadline_or_for_nobody_is_not_taken(queue: RequestQueue, clock: Clock) -> None:
+    late = request(model=FRENCH, promised=10, cut_at=clock.now + 1.0)
+    gone = request(model=FRENCH, promised=10)
+    queue.put(late, 10.0, also=[gone])
+    clock.now += 2.0
+    queue.cut()
+    queue.drop(gone)
+    assert not queue.extend(late, [job(4)], [0], 10) and not queue.extend(gone, [job(4)], [0], 10)
+    assert queue.tokens == 0 and queue.waiting_jobs == 0 and not queue.requests()
+
+
+def test_a_request_and_its_promise_are_refused_together(queue: RequestQueue) -> None:
+    with pytest.raises(RequestTooLargeError):
+        queue.put(request(59, model=GERMAN), 10.0, also=[request(model=FRENCH, promised=60)])
+    assert queue.tokens == 0 and not queue.requests()

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from engine_harness import Slowness, loaded, running
+from engine_harness import Gate, Slowness, loaded, running
 from service_harness import running as service
 
 from app.catalogue import Catalogue
-from app.engine import DeadlineError, Engine, SegmentFailedError, SegmentResult
-from app.pivot import Leg, Limits, hand_over
+from app.engine import (
+    DeadlineError,
+    Engine,
+    Priority,
+    QueueFullError,
+    RequestTooLargeError,
+    SegmentFailedError,
+    SegmentJob,
+    SegmentResult,
+)
+from app.passage import Passage
+from app.pivot import Leg, Limits, PivotStream
 from app.translator import (
     PivotOptionError,
     SegmentTranslation,
@@ -24,7 +34,7 @@ from app.translator import (
 )
 from model.checkpoint import Checkpoint
 from model.config import LengthLimit
-from model.search import Hypothesis, SearchOptions, translate
+from model.search import SearchOptions, translate
 from tests.conftest import write_checkpoint
 from tokenizer.subword import TokenizerPair
 
@@ -162,16 +172,87 @@ def test_without_pivoting_the_pair_is_not_there(tiny_checkpoint_back: Path, tiny
     assert (answer.status_code, answer.json()["pairs"]) == (404, ["de-en", "en-fr"])
 
 
-def test_a_half_too_long_for_the_second_model_is_cut_and_what_is_empty_costs_nothing(
+def test_a_half_too_long_for_the_second_model_is_cut_and_put_together_again(
     chain: Chain, tiny_tokenizer: TokenizerPair
 ) -> None:
-    pieces = tuple(tiny_tokenizer.target.encode("The river is wide and the ferry is slow."))
-    halves = {
-        0: SegmentResult([Hypothesis((), 0.0, 0.0)], []),
-        1: SegmentResult([Hypothesis(pieces, -1.0, -1.0)], []),
-        2: SegmentResult([], [], complete=False),
-    }
-    first, second = (Leg(model.pair.model, model.facts, SearchOptions()) for model in chain.translator.catalogue.models)
-    handed = hand_over(halves, (first, second), Limits(100, 6))
-    assert set(handed.owners) == {1} and len(handed.jobs) == len(handed.owners) > 1
-    assert all(0 < len(job.pieces) <= 6 for job in handed.jobs)
+    half = by_hand(chain.first, tiny_tokenizer, CALM)
+    parts = Passage.read(half, "en", tiny_tokenizer.source, 100, 3).pieces
+    assert len(parts) > 1
+    limit = chain.second.config.length_limit
+    wholes = [translate(chain.second.model, [part], SearchOptions(), limit)[0][0].pieces for part in parts]
+
+    async def result() -> SegmentResult:
+        first, second = (
+            Leg(model.pair.model, model.facts, SearchOptions()) for model in chain.translator.catalogue.models
+        )
+        job = SegmentJob(tuple(tiny_tokenizer.source.encode(CALM)), first.options)
+        stream = PivotStream(
+            chain.engine, (first, second), [job], None, Limits(100, 3), priority=Priority.INTERACTIVE, partial=False
+        )
+        ((_, found),) = [answer async for answer in stream]
+        return found
+
+    assert asyncio.run(result()).hypotheses[0].pieces == tuple(piece for whole in wholes for piece in whole)
+
+
+def test_a_segment_goes_on_while_the_first_model_is_busy_with_others(chain: Chain) -> None:
+    first_model = Gate(chain.first)
+    Slowness(chain.first, 0.01)
+    texts = [" ".join([CALM.removesuffix(".")] * 12), "Ja"]
+
+    async def finished() -> list[tuple[int, int]]:
+        """For each segment, its text, and the steps that the first model had taken when it came."""
+        return [
+            (event.text, first_model.steps)
+            async for event in chain.translator.stream(asking(*texts))
+            if isinstance(event, SegmentTranslation)
+        ]
+
+    (text, steps), *_ = asyncio.run(finished())
+    assert text == 1 and steps < first_model.steps
+
+
+def test_both_models_are_admitted_together_and_the_second_is_never_refused(chain: Chain) -> None:
+    """The queue is full of others when the first model is done, and what was admitted is translated all the same."""
+    Slowness(chain.first, 0.02)
+
+    async def crowd() -> tuple[TranslationResponse, int]:
+        pivoted = asyncio.create_task(chain.translator.translate(asking(SLOW)))
+        await asyncio.sleep(0)
+        refused = 0
+        others = []
+        job = SegmentJob((5, 6, 7), SearchOptions(1))
+        while not refused:
+            try:
+                others.append(chain.engine.stream("en-fr", [job], None))
+            except QueueFullError:
+                refused += 1
+        answer = await pivoted
+        for stream in others:
+            stream.close()
+        return answer, refused
+
+    alone = chain.ask(SLOW)
+    answer, refused = asyncio.run(crowd())
+    assert refused and answer.translations == alone.translations
+
+
+def test_a_request_too_large_for_both_models_together_is_refused_at_once(chain: Chain) -> None:
+    many = " ".join([SLOW] * 200)
+    with pytest.raises(RequestTooLargeError):
+        chain.ask(*[many] * 40)
+
+
+def test_stopping_the_engine_waits_for_the_second_model(tiny_checkpoint_back: Path, tiny_checkpoint_fr: Path) -> None:
+    first, second = short(tiny_checkpoint_back), short(tiny_checkpoint_fr)
+    Slowness(first, 0.05)
+    with running(first, second) as engine:
+        chain = Chain(first, second, engine)
+
+        async def stopped() -> TranslationResponse:
+            answer = asyncio.create_task(chain.translator.translate(asking(SLOW)))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(engine.stop, 30.0)
+            return await answer
+
+        assert asyncio.run(stopped()).translations[0].status == "complete"

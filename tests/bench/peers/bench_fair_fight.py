@@ -1,7 +1,7 @@
 """Speed against BLEU at equal training data: a checkpoint of ours and a Transformer-tiny in CTranslate2, on Multi30k.
 
 python -m tests.bench.peers.bench_fair_fight --make-environment DIR --checkpoint runs/multi30k-en-de/checkpoint \
-    --data ../shared/data/multi30k --folder /tmp/fair --steps 8000
+    --data ../shared/data/multi30k --folder /tmp/fair --steps 6000
 
 The Transformer is trained once, in FOLDER, on the pieces of the checkpoint's tokenizer. Then both translate the test
 set, in batches of 32 of like length and sentence by sentence, in turn; each in int8 and in float32.
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="ours, trained on Multi30k")
     parser.add_argument("--data", type=Path, required=True, help="Multi30k")
     parser.add_argument("--folder", type=Path, required=True, help="of the Transformer; trained if it is not there")
-    parser.add_argument("--steps", type=int, default=8000, help="of its training")
+    parser.add_argument("--steps", type=int, default=6000, help="of its training")
     parser.add_argument("--beam-size", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--singles", type=int, default=100, help="sentences translated one by one")

@@ -2,8 +2,8 @@
 
 Sizes and regularisation are those of the Transformer-tiny that is published for Multi30k: 4 + 4 layers of 128,
 feed-forward 256, 4 heads, one table of embeddings, dropout 0.3, label smoothing 0.1, the mean of the last ten
-checkpoints. Its optimisation is a usual one for such sizes: Adam at 0.005 after 2,000 steps of warm-up, batches of
-4,096 tokens.
+checkpoints. So is its optimisation, Adam after 2,000 steps of warm-up, but for batches of 2,048 tokens instead of 4,096
+and a rate that is smaller by the root of two: on a processor, time counts, and smaller batches learn more in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-WIDTH, WARM_UP, HIGHEST_RATE = 128, 2000, 0.005
+WIDTH, WARM_UP, HIGHEST_RATE = 128, 2000, 0.0035
 AVERAGED = 10
 
 
@@ -90,7 +90,7 @@ def _options(folder: Path, steps: int) -> dict[str, object]:
         "param_init_glorot": "true",
         "batch_type": "tokens",
         "normalization": "tokens",
-        "batch_size": 4096,
+        "batch_size": 2048,
         "bucket_size": 29000,
         "num_workers": 0,
         "train_steps": steps,
