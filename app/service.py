@@ -52,6 +52,7 @@ class Service:
             lanes=settings.lanes,
             cache_tokens=settings.cache_tokens,
             longest_wait_seconds=settings.longest_wait_seconds,
+            heartbeat_seconds=settings.stuck_seconds / 6,
             stuck_seconds=settings.stuck_seconds,
         )
         self.tell_others: Callable[[], None] = lambda: None  # the other workers, that there is something to reload

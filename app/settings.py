@@ -88,7 +88,8 @@ class Settings(BaseSettings):
         60.0,
         gt=0,
         allow_inf_nan=False,
-        description="The process ends with status 70 when computing has stood still for so long; start it anew then.",
+        description="The process ends with status 70 when computing has stood still for so long, to be started anew; "
+        "after a sixth of it, it is not ready.",
     )
     admin_token: SecretStr | None = Field(
         None,

@@ -43,7 +43,7 @@ SEGMENTS = 7.7  # of an average request of all kinds
 BURST_SECONDS, BURST_RATE = 5.0, 3.0
 CAPACITY_SECONDS = 10.0
 CLIENTS = 64  # that measure the capacity
-FAULTY = (sys.executable, "-m", "tests.bench.faulty_service")
+FAULTY = (sys.executable, "-m", "tests.system.faulty_service")
 
 
 def main() -> None:

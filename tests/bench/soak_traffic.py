@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import httpx
 
-from tests.bench.faulty_service import POISON
+from tests.system.faulty_service import POISON
 
 CLIENT_SECONDS = 120.0  # longer than any deadline of the service: whoever hears nothing until then is lost
 Verdict = Literal["answered", "refused", "late", "failed", "hung up", "wrong", "lost"]
