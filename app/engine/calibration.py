@@ -38,7 +38,7 @@ def warm_up(loaded: EngineModel) -> None:
     """Translate once. Raises what the model raises."""
     model, length_limit, shortlist = loaded
     sources = [[model.config.source_vocabulary - 1] * 8] * WARM_UP_SENTENCES
-    translate(model, sources, SearchOptions(max_length=8), length_limit, shortlist=shortlist)
+    translate(model, sources, SearchOptions(max_length=8), length_limit, shortlist=shortlist, lanes=1)
 
 
 def calibrate(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,11 +169,12 @@ def test_tickets_are_never_given_twice() -> None:
     assert len(set(tickets)) == 4
 
 
+@pytest.mark.parametrize("lanes", [1, 3, 50])
 @pytest.mark.parametrize("token_budget", [1, 40, 8192])
-def test_offline_translation_keeps_the_order(token_budget: int) -> None:
+def test_offline_translation_keeps_the_order(token_budget: int, lanes: int) -> None:
     sources = random_sources(6, 20)
     options = SearchOptions(beam_size=3, n_best=2)
-    found = translate(MODEL, sources, options, LIMIT, token_budget)
+    found = translate(MODEL, sources, options, LIMIT, token_budget, lanes=lanes)
     assert [[item.pieces for item in hypotheses] for hypotheses in found] == [
         [item.pieces for item in alone(MODEL, source, options)] for source in sources
     ]
@@ -194,3 +197,45 @@ def test_offline_translation_refuses_bad_input_before_it_begins(monkeypatch: pyt
     with pytest.raises(ValueError, match="empty"):
         translate(MODEL, [[5, 6], []], SearchOptions(), LIMIT)
     assert translate(MODEL, [], SearchOptions(), LIMIT) == []
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_offline_lanes_share_the_threads_and_give_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, int] = {}
+    step = BeamSearch.step
+
+    def observed(search: BeamSearch) -> list[Finished]:
+        seen[threading.current_thread().name] = torch.get_num_threads()
+        return step(search)
+
+    monkeypatch.setattr(BeamSearch, "step", observed)
+    translate(MODEL, random_sources(6, 20), SearchOptions(beam_size=2), LIMIT)
+    assert list(seen.values()) == [1, 1, 1] and "MainThread" not in seen
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+
+
+def test_an_error_in_one_offline_lane_ends_all_and_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, steps = BeamSearch.step, []
+    failed = threading.Event()
+
+    def failing(search: BeamSearch) -> list[Finished]:
+        if threading.current_thread().name.endswith("_1"):
+            failed.set()
+            raise RuntimeError("poison")
+        assert failed.wait(60)
+        steps.append(1)
+        return step(search)
+
+    monkeypatch.setattr(BeamSearch, "step", failing)
+    with pytest.raises(RuntimeError, match="poison"):
+        translate(MODEL, random_sources(6, 200), SearchOptions(beam_size=1), LIMIT, token_budget=40, lanes=2)
+    assert len(steps) < 20

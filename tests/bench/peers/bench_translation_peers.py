@@ -6,7 +6,9 @@ python -m tests.bench.peers.bench_translation_peers --make-environment /tmp/peer
 Makes an environment for each peer in that folder where there is none yet. All models have random weights and a joint
 vocabulary of 8,000; end-of-sentence is ruled out, so that every system puts out the same number of pieces: 1.2 times
 the mean source length of the batch, as the peers force one length for a whole call. Ferry takes one step more than the
-others, in which end-of-sentence is scored. The systems take turns in each round; a figure is the median of the rounds.
+others, in which end-of-sentence is scored. Each system is measured with all threads in every operation, and in as many
+lanes of one thread, which share each batch: lanes of one process for Ferry, a process each for the peers. The systems
+take turns in each round; a figure is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -61,7 +62,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measure the systems whose names hold this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     starting = candidates(prepare(arguments.make_environment), arguments.beam_size, arguments.threads)
     sizes = [int(size) for size in arguments.batches.split(",")]
     sources = Sentences(shape.REFERENCE).take(max(arguments.sentences, *sizes))

@@ -1,6 +1,6 @@
 """An LSTM encoder-decoder with random weights in OpenNMT-py, in float32. Run by the Python of OpenNMT-py's environment.
 
-python opennmt_worker.py LAYERS WIDTH VOCABULARY BEAM THREADS INPUT_FEEDING
+python opennmt_worker.py LAYERS WIDTH VOCABULARY BEAM INPUT_FEEDING THREADS
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAD, EOS = 0, 3
 
 
 def main() -> None:
-    layers, width, vocabulary, beam, threads, input_feeding = map(int, sys.argv[1:])
+    layers, width, vocabulary, beam, input_feeding, threads = map(int, sys.argv[1:])
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     words = pyonmttok.build_vocab_from_tokens(

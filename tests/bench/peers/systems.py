@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 import venv
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from app.bench import machine, shape
 from app.bench.subject import Source
 from model import precision as precisions
 from model.precision import Precision
 from model.search import BeamSearch, SearchOptions
-from model.seq2seq import Seq2Seq
 from tests.bench.peers import bench_training_peers
 
 HERE = Path(__file__).parent
@@ -61,23 +64,51 @@ def prepare(folder: Path) -> Environments:
 
 
 def candidates(python: Environments, beam: int, threads: int) -> dict[str, Starting]:
-    """Every system by its name, not yet started."""
+    """Every system by its name, not yet started: once with all threads, once in as many lanes of one thread."""
     vocabulary = shape.REFERENCE.target_vocabulary
-    run = partial(_peer, threads=threads)
-    lstm = partial(run, python.opennmt, "opennmt_worker.py", 2, 512, vocabulary, beam, threads)
-    transformer = partial(run, python.ctranslate2, "ctranslate2_worker.py")
-    return {
-        **{f"Ferry, LSTM 2+2 x 512, {precision}": _ferry(precision, beam) for precision in precisions.supported()},
-        "OpenNMT-py, LSTM 2+2 x 512, float32": lstm(0),
-        "OpenNMT-py, the same with input feeding": lstm(1),
-        "CTranslate2, Transformer 6+6 x 512, int8": transformer(6, 512, 8, 2048, vocabulary, beam, threads),
-        "CTranslate2, Transformer 4+4 x 256, int8": transformer(4, 256, 4, 1024, vocabulary, beam, threads),
+    lstm = partial(_peer, python.opennmt, "opennmt_worker.py", 2, 512, vocabulary, beam)
+    transformer = partial(_peer, python.ctranslate2, "ctranslate2_worker.py")
+    # Each is started with a number of threads.
+    systems: dict[str, Callable[[int], Starting]] = {
+        **{f"Ferry, LSTM 2+2 x 512, {name}": partial(_ferry, name, beam) for name in precisions.supported()},
+        "Ferry, LSTM 2+2 x 512, int8, shortlist": partial(_ferry, "int8", beam, shortlist=True),
+        "OpenNMT-py, LSTM 2+2 x 512, float32": partial(lstm, 0),
+        "OpenNMT-py, the same with input feeding": partial(lstm, 1),
+        "CTranslate2, Transformer 6+6 x 512, int8": partial(transformer, 6, 512, 8, 2048, vocabulary, beam),
+        "CTranslate2, Transformer 4+4 x 256, int8": partial(transformer, 4, 256, 4, 1024, vocabulary, beam),
     }
+    found: dict[str, Starting] = {}
+    for name, start in systems.items():
+        found[name] = start(threads)
+        if threads > 1:
+            found[f"{name}, {threads} lanes"] = _side_by_side([start(1) for _ in range(threads)])
+    return found
 
 
 @contextmanager
-def _peer(python: Path, script: str, *options: int, threads: int) -> Iterator[System]:
-    """A worker that waits for batches, ended at the end."""
+def _side_by_side(lanes: Sequence[Starting]) -> Iterator[System]:
+    """A system that has a part of each batch translated by each of several; a batch takes as long as the slowest."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(lanes)) as pool:
+        systems = [stack.enter_context(lane) for lane in lanes]
+
+        def one(lane: int, batches: Sequence[Batch]) -> Answer:
+            shares = [Batch(batch.sources[lane :: len(lanes)], batch.length) for batch in batches]
+            found = systems[lane]([share for share in shares if share.sources])
+            seconds = iter(found.seconds)
+            return Answer([next(seconds) if share.sources else 0.0 for share in shares], found.pieces)
+
+        def translate(batches: Sequence[Batch]) -> Answer:
+            answers = list(pool.map(one, range(len(lanes)), itertools.repeat(batches)))
+            seconds = [max(times) for times in zip(*(answer.seconds for answer in answers), strict=True)]
+            return Answer(seconds, sum(answer.pieces for answer in answers))
+
+        yield translate
+
+
+@contextmanager
+def _peer(python: Path, script: str, *options: int) -> Iterator[System]:
+    """A worker that waits for batches, ended at the end. The last of its options is the number of threads."""
+    threads = options[-1]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
     command = [str(python), str(HERE / script), *map(str, options)]
     pipe = subprocess.PIPE
@@ -105,24 +136,26 @@ def _peer(python: Path, script: str, *options: int, threads: int) -> Iterator[Sy
 
 
 @contextmanager
-def _ferry(precision: Precision, beam: int) -> Iterator[System]:
+def _ferry(precision: Precision, beam: int, threads: int, *, shortlist: bool = False) -> Iterator[System]:
     trained = shape.build(shape.REFERENCE)
     shape.force_lengths(trained)
     model = precisions.prepare(trained, precision).model
+    words = shape.shortlist(shape.REFERENCE) if shortlist else None
 
     def translate(batches: Sequence[Batch]) -> Answer:
+        torch.set_num_threads(threads)  # of this thread only
         seconds: list[float] = []
         lengths: list[int] = []
         for batch in batches:
             options = SearchOptions(beam_size=beam, max_length=batch.length)
-            seconds.append(machine.timed(partial(_search, model, batch.sources, options, lengths)))
+            search = BeamSearch(model, shape.FORCED, words)
+            seconds.append(machine.timed(partial(_search, search, batch.sources, options, lengths)))
         return Answer(seconds, sum(lengths))
 
     yield translate
 
 
-def _search(model: Seq2Seq, sources: list[Source], options: SearchOptions, lengths: list[int]) -> None:
-    search = BeamSearch(model, shape.FORCED)
+def _search(search: BeamSearch, sources: list[Source], options: SearchOptions, lengths: list[int]) -> None:
     search.admit(sources, [options] * len(sources))
     while search.active:
         lengths.extend(len(item.hypotheses[0].pieces) for item in search.step())
