@@ -27,14 +27,13 @@ class Loader:
     """Loads checkpoints with the operator's choices. Every call blocks and may come from any thread."""
 
     def __init__(
-        self, precision: Literal["auto"] | Precision, shortlist: bool, threads: int, precisions: Mapping[str, Precision]
+        self, precision: Literal["auto"] | Precision, shortlist: bool, precisions: Mapping[str, Precision]
     ) -> None:
         """``precisions`` stand above ``precision`` for the models that they name, and those loaded later join them.
 
         So what was measured once holds: while others are at work there is nothing to be measured.
         """
         self._precision, self._shortlist, self._precisions = precision, shortlist, dict(precisions)
-        self._threads = threads
         self._numbers = itertools.count(1)
         self.engine: Engine | None = None  # the one that models are handed to, once there is one
 
@@ -74,7 +73,9 @@ class Loader:
 
     def _read(self, folder: Path, precision: Precision | None) -> tuple[Facts, EngineModel]:
         began = time.monotonic()
-        torch.set_num_threads(self._threads)  # of the thread that calls: the precisions are measured as they will serve
+        # Of the thread that calls. Several would wait for each other whenever something else runs here, and a model is
+        # packed in many small operations.
+        torch.set_num_threads(1)
         real = folder.resolve()  # a link may be turned to another folder at any moment, and a folder replaced
         sums = fingerprint(real)
         checkpoint = load_checkpoint(real)

@@ -36,7 +36,7 @@ class Service:
         """``precisions`` are those to compute in, by model; the others compute as the settings say."""
         self.settings = settings
         self.metrics = Metrics()
-        loader = Loader(settings.precision, settings.shortlist, settings.thread_count(), precisions or {})
+        loader = Loader(settings.precision, settings.shortlist, precisions or {})
         read = [loader.read(folder) for folder in settings.checkpoint_folders()]
         named = {loader.name(facts): (facts, ready) for facts, ready in read}
         served = [ServedModel(facts, name, loader) for name, (facts, _) in named.items()]

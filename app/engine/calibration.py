@@ -47,22 +47,24 @@ def calibrate(
     """Measure what is None; ``beat`` is called in between.
 
     Rows are as few as reach nine tenths of the best rate: more would only make every sentence wait longer. Lanes are
-    one for all cores or one for each, whichever is faster with these rows; a single lane is quicker with a single
-    sentence, so it is to lose by a tenth.
+    one for each core or one for all, whichever is faster with these rows; a single lane is quicker with a single
+    sentence, so it is to lose by a tenth. What depends least on whatever else runs here is measured first: a lane with
+    one thread waits for no other.
     """
     beam = SearchOptions().beam_size
+    many = lanes or cores
     if rows is None:
-        sentences, rate = _worthwhile(loaded, lanes or 1, cores, beat)
+        sentences, rate = _worthwhile(loaded, many, cores, beat)
         rows = sentences * beam
     else:
         sentences = max(1, rows // beam)
-        rate = _rate(loaded, sentences, lanes or 1, cores)
+        rate = _rate(loaded, sentences, many, cores)
     if lanes is None and cores > 1:
         beat()
-        many = _rate(loaded, sentences, cores, cores)
-        if many > GAIN * rate:
-            return Calibration(cores, rows, many)
-    return Calibration(lanes or 1, rows, rate)
+        single = _rate(loaded, sentences, 1, cores)
+        if single * GAIN >= rate:
+            return Calibration(1, rows, single)
+    return Calibration(many, rows, rate)
 
 
 def _worthwhile(loaded: EngineModel, lanes: int, cores: int, beat: Callable[[], None]) -> tuple[int, float]:

@@ -94,7 +94,7 @@ class Lanes:
     def _run(self) -> None:
         """The first thread: warms up, measures, and is the first lane."""
         self._watchdog.start()
-        torch.set_num_threads(max(1, self._threads // (self._wanted or 1)))
+        torch.set_num_threads(1)  # to warm up; see Loader
         try:
             self.each = self._open(self._prepare())
         except Exception as error:
