@@ -14,6 +14,7 @@ import argparse
 import itertools
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -50,8 +51,12 @@ def main() -> None:
     batched = machine.measure(lambda: _in_batches(model, sources, options, limit, arguments.batch), arguments.repeats)
     print(f"batch {arguments.batch}: {len(sources) / batched.median:.1f} sentences/s")
     budget = arguments.batch * arguments.beam_size * (max(map(len, sources)) + 1)
-    refilled = machine.measure(lambda: translate(model, sources, options, limit, budget), arguments.repeats)
-    print(f"batch {arguments.batch}, refilled as sentences leave: {len(sources) / refilled.median:.1f} sentences/s")
+    for lanes in sorted({1, arguments.threads}):
+        refilled = machine.measure(
+            partial(translate, model, sources, options, limit, budget, None, lanes), arguments.repeats
+        )
+        rate = len(sources) / refilled.median
+        print(f"batch {arguments.batch}, refilled as sentences leave, lanes: {lanes}: {rate:.1f} sentences/s")
     singles = _one_by_one(model, sources[: max(20, arguments.sentences // 8)], options, limit)
     quantiles = statistics.quantiles(singles, n=20)
     mean = statistics.mean(singles)
