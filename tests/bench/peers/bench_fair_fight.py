@@ -4,7 +4,8 @@ python -m tests.bench.peers.bench_fair_fight --make-environment DIR --checkpoint
     --data ../shared/data/multi30k --folder /tmp/fair --steps 6000
 
 The Transformer is trained once, in FOLDER, on the pieces of the checkpoint's tokenizer. Then both translate the test
-set, in batches of 32 of like length and sentence by sentence, in turn; each in int8 and in float32.
+set, in batches of 32 of like length, which two lanes of one thread share, and sentence by sentence, with one thread; in
+turn, each in int8 and in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,9 +60,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--singles", type=int, default=100, help="sentences translated one by one")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="lanes of one thread, in training all in one step")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     python = systems.prepare(arguments.make_environment)
     subword = load_tokenizers(arguments.checkpoint).source
     transformer = transformer_tiny.train(
@@ -74,8 +76,8 @@ def main() -> None:
     )
     found: dict[str, list[Result]] = {}
     for _ in range(arguments.rounds):
-        for name, starting in _systems(arguments, python, transformer, subword):
-            with starting as system:
+        for name, start in _systems(arguments, python, transformer, subword):
+            with _side_by_side([start() for _ in range(arguments.threads)]) as system:
                 found.setdefault(name, []).append(_measure(system, source, arguments))
     print(machine.describe(), machine.load(), f"beam {arguments.beam_size}, batches of {arguments.batch}", sep=", ")
     for name, results in found.items():
@@ -102,13 +104,31 @@ def _measure(system: System, source: Texts, arguments: argparse.Namespace) -> Re
 
 def _systems(
     arguments: argparse.Namespace, python: systems.Environments, transformer: Path, subword: Subword
-) -> Iterator[tuple[str, AbstractContextManager[System]]]:
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[System]]]]:
+    """Each with what starts a lane of it."""
     for precision in ("int8", "float32"):
-        yield f"Ferry, {arguments.checkpoint}, {precision}", _ferry(arguments, subword, precision)
+        yield f"Ferry, {arguments.checkpoint}, {precision}", partial(_ferry, arguments, subword, precision)
         yield (
             f"CTranslate2, Transformer-tiny, {precision}",
-            _ctranslate2(arguments, python.ctranslate2, transformer, subword, precision),
+            partial(_ctranslate2, arguments, python.ctranslate2, transformer, subword, precision),
         )
+
+
+@contextmanager
+def _side_by_side(lanes: Sequence[AbstractContextManager[System]]) -> Iterator[System]:
+    """Each lane translates its share of a batch, which takes as long as the slowest of them."""
+    with ExitStack() as stack, ThreadPoolExecutor(len(lanes)) as pool:
+        systems = [stack.enter_context(lane) for lane in lanes]
+
+        def translate(batch: Texts) -> tuple[Texts, float]:
+            shares = [share for lane in range(len(lanes)) if (share := batch[lane :: len(lanes)])]
+            answers = list(pool.map(lambda system, share: system(share), systems, shares))
+            translations = [""] * len(batch)
+            for lane, (texts, _) in enumerate(answers):
+                translations[lane :: len(lanes)] = texts
+            return translations, max(seconds for _, seconds in answers)
+
+        yield translate
 
 
 @contextmanager
@@ -118,6 +138,7 @@ def _ferry(arguments: argparse.Namespace, subword: Subword, precision: str) -> I
     options = SearchOptions(arguments.beam_size, length_penalty=checkpoint.config.length_penalty)
 
     def translate(batch: Texts) -> tuple[Texts, float]:
+        torch.set_num_threads(1)  # of this lane's thread
         sources = [subword.encode(text) for text in batch]
         began, search = time.perf_counter(), BeamSearch(model, limit)
         tickets = search.admit(sources, [options] * len(sources))
@@ -134,8 +155,8 @@ def _ferry(arguments: argparse.Namespace, subword: Subword, precision: str) -> I
 def _ctranslate2(
     arguments: argparse.Namespace, python: Path, folder: Path, subword: Subword, precision: str
 ) -> Iterator[System]:
-    command = [python, HERE / "transformer_worker.py", folder, precision, arguments.beam_size, arguments.threads]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
+    command = [python, HERE / "transformer_worker.py", folder, precision, arguments.beam_size, 1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(list(map(str, command)), env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin and process.stdout
