@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from app import logs
+from app import logs, memory
 from app.hangup import Hangup
 from app.main import create_app
 from app.service import Service
@@ -77,6 +77,7 @@ def serve(
     ``on_started`` is called once requests are accepted. Raises what :func:`app.main.create_app` raises.
     """
     logs.configure(settings.log_level)
+    memory.bound()
     app: FastAPI = create_app(settings, precisions)
     service: Service = app.state.service
     config = uvicorn.Config(

@@ -1,0 +1,63 @@
+"""Memory is bounded before the libraries begin to take it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.memory import COMPILED_SHAPES, HEAPS
+
+# Every thread takes a little memory and keeps it; then glibc is asked for its heaps.
+PROGRAM = """
+import ctypes, os, sys, threading
+from app import memory
+if sys.argv[1] == "bound":
+    memory.bound()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.fopen.restype = ctypes.c_void_p, ctypes.c_void_p
+together = threading.Barrier(8)
+def take():
+    together.wait()
+    libc.malloc(100_000)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+stream = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, stream)
+libc.fclose(stream)
+print(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY"))
+"""
+
+glibc = pytest.mark.skipif(sys.platform != "linux", reason="heaps are glibc's")
+
+
+def heaps(tmp_path: Path, how: str, **environment: str) -> tuple[int, str]:
+    """How many heaps there are at the end, and what oneDNN is told."""
+    report = tmp_path / "report.xml"
+    known = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how, str(report)],
+        env={**known, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return report.read_text().count("<heap nr="), done.stdout.strip()
+
+
+@glibc
+def test_threads_share_a_few_heaps(tmp_path: Path) -> None:
+    assert heaps(tmp_path, "bound") == (HEAPS, COMPILED_SHAPES)
+    found, told = heaps(tmp_path, "free")
+    assert found > HEAPS and told == "None"
+
+
+@glibc
+def test_what_the_environment_says_holds(tmp_path: Path) -> None:
+    found, told = heaps(tmp_path, "bound", MALLOC_ARENA_MAX="1", ONEDNN_PRIMITIVE_CACHE_CAPACITY="7")
+    assert (found, told) == (1, "7")
