@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, cast
@@ -22,6 +24,7 @@ from app.translator import SegmentTranslation, TranslationRequest, TranslationRe
 from model.precision import Precision
 
 HOUSEKEEPING_SECONDS = 1.0
+GIVE_BACK_SECONDS = 60.0  # between two times that free memory goes back to the system
 
 logger = structlog.get_logger("app.service")
 
@@ -81,14 +84,14 @@ class Service:
         self.engine.stop(drain_seconds=0.0)
 
     async def keep_house(self) -> None:
-        """What has to be seen to once in a while, until cancelled: metrics, and models that nobody uses."""
-        trimmed = False
+        """What has to be seen to once in a while, until cancelled: metrics, models that nobody uses, free memory."""
+        given_back = -math.inf
         while True:
             try:
                 await self._keep_house()
-                if not trimmed and self.engine.ready:
+                if self.engine.ready and time.monotonic() - given_back >= GIVE_BACK_SECONDS:
                     await asyncio.to_thread(give_back)
-                    trimmed = True
+                    given_back = time.monotonic()
             except Exception:
                 logger.exception("housekeeping failed")
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
