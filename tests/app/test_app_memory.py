@@ -1,14 +1,18 @@
-"""Memory is bounded before the libraries begin to take it."""
+"""Memory is bounded before the libraries begin to take it, and given back."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from service_harness import running
 
+from app import service
 from app.memory import COMPILED_SHAPES, HEAPS
 
 # Every thread takes a little memory and keeps it; then glibc is asked for its heaps.
@@ -61,3 +65,18 @@ def test_threads_share_a_few_heaps(tmp_path: Path) -> None:
 def test_what_the_environment_says_holds(tmp_path: Path) -> None:
     found, told = heaps(tmp_path, "bound", MALLOC_ARENA_MAX="1", ONEDNN_PRIMITIVE_CACHE_CAPACITY="7")
     assert (found, told) == (1, "7")
+
+
+def test_a_service_gives_free_memory_back_again_and_again(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    monkeypatch.setattr(service, "HOUSEKEEPING_SECONDS", 0.01)
+    monkeypatch.setattr(service, "GIVE_BACK_SECONDS", 0.2)
+    monkeypatch.setattr(service, "give_back", lambda: times.append(time.monotonic()))
+    with running(checkpoints=(tiny_checkpoint,)):
+        until = time.monotonic() + 60
+        while len(times) < 3:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(times))
