@@ -49,17 +49,17 @@ def calibrate(
     Rows are as few as reach nine tenths of the best rate: more would only make every sentence wait longer. Lanes are
     one for each core or one for all, whichever is faster with these rows; a single lane is quicker with a single
     sentence, so it is to lose by a tenth. What depends least on whatever else runs here is measured first: a lane with
-    one thread waits for no other.
+    one thread waits for no other. A GPU has one lane.
     """
     beam = SearchOptions().beam_size
-    many = lanes or cores
+    many = lanes or (cores if loaded.model.device.type == "cpu" else 1)
     if rows is None:
         sentences, rate = _worthwhile(loaded, many, cores, beat)
         rows = sentences * beam
     else:
         sentences = max(1, rows // beam)
         rate = _rate(loaded, sentences, many, cores)
-    if lanes is None and cores > 1:
+    if lanes is None and many > 1:
         beat()
         single = _rate(loaded, sentences, 1, cores)
         if single * GAIN >= rate:
