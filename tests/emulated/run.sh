@@ -5,8 +5,8 @@
 # Needs .venv (make install) and, on Debian 13: bochs bochs-term bochsbios vgabios linux-image-amd64 isolinux
 # syslinux-common genisoimage busybox-static cpio e2fsprogs. Linux 6.1 does not start in Bochs 3.0, 6.12 does.
 # It is slow, some 45 million instructions a second: a minute and a half to start, five minutes to import torch.
-# Settings: CPU (one of `bochs --help cpu`), KERNEL (a folder with boot/ and usr/lib/modules/), WORK (2 GB, kept),
-# BOCHS, MODULE (a kernel module to load before the command), PRELOAD (a library for the command).
+# Settings: CPU (one of `bochs --help cpu`), KERNEL (a folder with boot/ and usr/lib/modules/), WORK (a folder, 2 GB; delete
+# it when .venv has changed), BOCHS, MODULE (a kernel module to load before the command), PRELOAD (a library for the command).
 set -euo pipefail
 
 CPU=${CPU:-sapphire_rapids}
@@ -23,6 +23,9 @@ TESTS="python -m pytest -q -p no:cacheprovider -p no:xdist -o addopts= tests/mod
 
 main() {
     cd "$(dirname "$0")/../.."
+    for tool in .venv/bin/python "$BOCHS" mke2fs genisoimage cpio "$BUSYBOX"; do
+        command -v "$tool" >/dev/null || { echo "there is no $tool; see the head of $0 for what it needs" >&2; exit 1; }
+    done
     [ $# -gt 0 ] || read -ra COMMAND -d '' <<<"$TESTS" || true
     [ $# -eq 0 ] || COMMAND=("$@")
     mkdir -p "$WORK"
@@ -70,8 +73,9 @@ job_image() {
 }
 
 disk() { # FOLDER IMAGE
-    rm -f "$2"
-    mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -d "$1" "$2" "$(($(du -sm "$1" | cut -f1) * 6 / 5 + 64))M"
+    rm -f "$2.part"
+    mke2fs -q -t ext4 -O ^has_journal,^metadata_csum -d "$1" "$2.part" "$(($(du -sm "$1" | cut -f1) * 6 / 5 + 64))M"
+    mv "$2.part" "$2" # an interrupted run leaves none that looks finished
 }
 
 # An initial file system with the modules for the two disks, and a boot loader.
@@ -81,6 +85,7 @@ boot_image() {
     cp "$BUSYBOX" "$first/bin/busybox" && ln -s busybox "$first/bin/sh"
     for module in $MODULES; do
         found=$(find "$KERNEL/usr/lib/modules" -name "$module.ko*" | sort | tail -1)
+        [ -n "$found" ] || { echo "no $module.ko below $KERNEL/usr/lib/modules: install Linux, or name it with KERNEL" >&2; exit 1; }
         case $found in
             *.xz) xz -dc "$found" ;;
             *) cat "$found" ;;
