@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 
 from app.catalogue import Catalogue
 from app.languages import DuplicatePairError
 from app.loading import Loader, fingerprint
+from app.messages import ReloadReport
 from app.served import ServedModel
 from app.settings import SettingsError
 
@@ -19,15 +19,6 @@ logger = structlog.get_logger("app.models")
 
 # For an instant between two renames a folder that is being replaced is not there.
 REPLACING_SECONDS = 0.3
-
-
-class Report(NamedTuple):
-    """What became of the folders. Models are named as in their checkpoints."""
-
-    loaded: list[str]  # new, or changed
-    removed: list[str]  # their folders are gone, or hold another model
-    unchanged: list[str]
-    failed: dict[str, str]  # by folder: why it could not be loaded; what was served from it before still is
 
 
 class Reloader:
@@ -39,7 +30,7 @@ class Reloader:
         self._turn = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
 
-    async def reload(self, current: Callable[[], Catalogue], exchange: Callable[[Catalogue], None]) -> Report:
+    async def reload(self, current: Callable[[], Catalogue], exchange: Callable[[Catalogue], None]) -> ReloadReport:
         """Load what is new or changed, then ``exchange`` the ``current`` catalogue as a whole.
 
         Models that are served no more leave the engine when the last request that uses them is done.
@@ -49,14 +40,14 @@ class Reloader:
             try:
                 folders = await self._list(before)
             except SettingsError as error:
-                return self._log(Report([], [], _names(before), {"all": str(error)}))
+                return self._log(ReloadReport([], [], _names(before), {"all": str(error)}))
             models, failed = await self._gather(folders, before)
             report = self._compare(before, models, failed)
             try:
                 exchange(Catalogue(models, pivot=self._pivot))
             except DuplicatePairError as error:
                 self._retire(set(models) - set(before))
-                return self._log(Report([], [], _names(before), {**failed, "all": str(error)}))
+                return self._log(ReloadReport([], [], _names(before), {**failed, "all": str(error)}))
             self._retire(set(before) - set(models))
             return self._log(report)
 
@@ -88,10 +79,12 @@ class Reloader:
         unchanged = (model for model in old if model.facts.folder == folder and model.facts.fingerprint == found)
         return next(unchanged, None) or self._loader.load(folder)
 
-    def _compare(self, before: Sequence[ServedModel], after: Sequence[ServedModel], failed: dict[str, str]) -> Report:
+    def _compare(
+        self, before: Sequence[ServedModel], after: Sequence[ServedModel], failed: dict[str, str]
+    ) -> ReloadReport:
         loaded = [model for model in after if model not in before]
         removed = [name for name in _names(before) if name not in _names(after)]
-        return Report(_names(loaded), removed, _names([model for model in after if model in before]), failed)
+        return ReloadReport(_names(loaded), removed, _names([model for model in after if model in before]), failed)
 
     def _retire(self, models: set[ServedModel]) -> None:
         for model in models:
@@ -99,7 +92,7 @@ class Reloader:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    def _log(self, report: Report) -> Report:
+    def _log(self, report: ReloadReport) -> ReloadReport:
         (logger.error if report.failed else logger.info)("checkpoints read anew", **report._asdict())
         return report
 

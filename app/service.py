@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, cast
 
@@ -16,8 +16,9 @@ from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
 from app.loading import Loader, announce
 from app.memory import give_back
+from app.messages import ReloadReport, joined
 from app.metrics import Metrics
-from app.reload import Reloader, Report
+from app.reload import Reloader
 from app.served import ServedModel
 from app.settings import Settings
 from app.translator import SegmentTranslation, TranslationRequest, TranslationResponse, Translator
@@ -58,7 +59,7 @@ class Service:
             heartbeat_seconds=settings.stuck_seconds / 6,
             stuck_seconds=settings.stuck_seconds,
         )
-        self.tell_others: Callable[[], None] = lambda: None  # the other workers, that there is something to reload
+        self.reload_others: Callable[[], Awaitable[list[ReloadReport]]] = _nobody  # the other workers, where there are
         self._reloader = Reloader(settings.checkpoint_folders, loader, pivot=settings.pivot)
         self.translator = Translator(
             catalogue,
@@ -109,12 +110,17 @@ class Service:
         if any(model.outdated for model in self.catalogue.models):
             await self.reload()
 
-    async def reload(self) -> Report:
+    async def reload(self) -> ReloadReport:
         """Read the checkpoint folders anew and serve what they hold now; no request is dropped, and no error raised."""
         report = await self._reloader.reload(lambda: self.catalogue, self._exchange)
         self.metrics.reloaded(failed=bool(report.failed))
         await asyncio.to_thread(give_back)
         return report
+
+    async def reload_all(self) -> tuple[ReloadReport, int]:
+        """The same in all processes that serve the port: what became of it in any, and in how many it was done."""
+        reports = [await self.reload(), *await self.reload_others()]
+        return joined(reports), len(reports)
 
     def _exchange(self, catalogue: Catalogue) -> None:
         self.translator.catalogue = catalogue
@@ -148,6 +154,10 @@ class Service:
                     yield event
         finally:
             self.in_flight -= 1
+
+
+async def _nobody() -> list[ReloadReport]:
+    return []
 
 
 def _service(request: Request) -> Service:

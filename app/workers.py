@@ -8,12 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
@@ -23,10 +20,10 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from app import logs
-from app.collecting import importing
-from app.explain import explanation
-from app.hangup import Hangup
+from app.addresses import bound, shown
+from app.messages import Listening, OthersReloaded, Reload, Reloaded, ReloadWanted, Rounds, Serving
 from app.settings import Settings
+from app.worker import work
 
 if TYPE_CHECKING:  # it would bring torch
     from model.precision import Precision
@@ -43,12 +40,6 @@ class WorkersFailedError(Exception):
     """No worker could be brought to serve; the log says why."""
 
 
-class Serving(NamedTuple):
-    """What a worker tells when it serves."""
-
-    precisions: dict[str, Precision]  # of each model, by its name
-
-
 def serve(settings: Settings) -> None:
     """Serve with ``settings.workers`` processes until SIGTERM or SIGINT; returns when all have drained.
 
@@ -56,19 +47,30 @@ def serve(settings: Settings) -> None:
     Raises OSError if the port is not free, WorkersFailedError if workers die again and again before they serve.
     """
     logs.configure(settings.log_level)
-    with _bound(settings, shared=False):
+    with bound(settings, shared=False):
         pass  # it would be refused if somebody else had the port, where sharing would join in
-    with tempfile.TemporaryDirectory(prefix="ferry-metrics-") as folder, _bound(settings, shared=True) as reserved:
+    with tempfile.TemporaryDirectory(prefix="ferry-metrics-") as folder, bound(settings, shared=True) as reserved:
         os.environ[METRICS_FOLDER] = folder
         port = reserved.getsockname()[1]
         Supervisor(settings.model_copy(update={"port": port}), folder).run()
 
 
 class Worker(NamedTuple):
-    """A process and what it says: first that it listens to signals (None), then that it serves."""
+    """A process and the pipe to it."""
 
     process: SpawnProcess
-    reports: Connection
+    pipe: Connection
+
+    @property
+    def pid(self) -> int:
+        """Its process id; it has been started."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def tell(self, message: Reload | OthersReloaded) -> None:
+        """Send ``message``, unless it has ended: that is seen to where it is buried."""
+        with suppress(OSError):
+            self.pipe.send(message)
 
 
 class Supervisor:
@@ -77,8 +79,9 @@ class Supervisor:
     def __init__(self, settings: Settings, metrics_folder: str) -> None:
         self._settings, self._metrics_folder = settings, metrics_folder
         self._workers: list[Worker] = []
-        self._serving: dict[int, Serving] = {}  # by process id
+        self._serving: set[int] = set()  # by process id
         self._listening: set[int] = set()  # to signals, by process id
+        self._rounds = Rounds()
         self._precisions: dict[str, Precision] = {}
         self._failures = 0
         self._ending = False
@@ -98,36 +101,53 @@ class Supervisor:
                     self._buried(worker)
 
     def _listen(self) -> None:
-        """Wait for a signal, a report or a death, and see to it."""
-        reports = [worker.reports for worker in self._workers if not worker.reports.closed]
-        happened = wait([self._signals, *reports, *(worker.process.sentinel for worker in self._workers)])
+        """Wait for a signal, a message or a death, and see to it."""
+        pipes = [worker.pipe for worker in self._workers if not worker.pipe.closed]
+        happened = wait([self._signals, *pipes, *(worker.process.sentinel for worker in self._workers)])
         for worker in list(self._workers):
-            if worker.reports in happened:
+            if worker.pipe in happened:
                 self._heard(worker)
         if self._signals in happened:
             for number in os.read(self._signals, 64):
                 self._signalled(signal.Signals(number))
 
     def _heard(self, worker: Worker) -> None:
-        pid = worker.process.pid
-        assert pid is not None
         try:
-            report: Serving | None = worker.reports.recv()
-        except EOFError:  # it has ended, or is about to
-            worker.reports.close()
+            message: Listening | Serving | ReloadWanted | Reloaded = worker.pipe.recv()
+        except (EOFError, OSError):  # it has ended, or is about to
+            worker.pipe.close()
             return
-        self._listening.add(pid)
-        if self._ending:
-            os.kill(pid, signal.SIGTERM)
-        if report is None:
-            return
-        self._serving[pid] = report
+        if isinstance(message, Listening):
+            self._listening.add(worker.pid)
+            if self._ending:
+                os.kill(worker.pid, signal.SIGTERM)
+        elif isinstance(message, Serving):
+            self._serves(worker, message)
+        elif isinstance(message, ReloadWanted):
+            # One that does not listen yet has not read anything either.
+            others = [other for other in self._workers if other is not worker and other.pid in self._listening]
+            number = self._rounds.begin(worker.pid, message.ticket, [other.pid for other in others])
+            for other in others:
+                other.tell(Reload(number))
+            self._answer()
+        else:
+            self._rounds.reported(worker.pid, message)
+            self._answer()
+
+    def _serves(self, worker: Worker, message: Serving) -> None:
+        self._serving.add(worker.pid)
         self._failures = 0
         if not self._precisions:
-            self._precisions = report.precisions
-            logger.info(f"running on http://{_shown(self._settings.host)}:{self._settings.port}")
+            self._precisions = message.precisions
+            logger.info(f"running on http://{shown(self._settings.host)}:{self._settings.port}")
         while len(self._workers) < self._settings.workers and not self._ending:
             self._start()
+
+    def _answer(self) -> None:
+        """Tell those who wanted a reload of all what became of it, where that is known."""
+        workers = {worker.pid: worker for worker in self._workers}
+        for asker, answer in self._rounds.finished():
+            workers[asker].tell(answer)
 
     def _signalled(self, number: signal.Signals) -> None:
         if number is signal.SIGHUP:
@@ -139,23 +159,23 @@ class Supervisor:
 
     def _tell(self, number: signal.Signals) -> None:
         for worker in self._workers:
-            pid = worker.process.pid
             # One that does not listen yet would die of it; it has not read anything yet either.
-            if pid in self._listening and worker.process.is_alive():
-                os.kill(pid, number)
+            if worker.pid in self._listening and worker.process.is_alive():
+                os.kill(worker.pid, number)
 
     def _buried(self, worker: Worker) -> None:
         """Clear up after a worker that has ended, and replace it unless all are to end."""
         self._workers.remove(worker)
         worker.process.join()
-        pid = worker.process.pid
-        assert pid is not None
-        mark_process_dead(pid, self._metrics_folder)  # type: ignore[no-untyped-call]
-        served = self._serving.pop(pid, None) is not None
-        self._listening.discard(pid)
+        mark_process_dead(worker.pid, self._metrics_folder)  # type: ignore[no-untyped-call]
+        served = worker.pid in self._serving
+        self._serving.discard(worker.pid)
+        self._listening.discard(worker.pid)
+        self._rounds.lost(worker.pid)
+        self._answer()
         if self._ending:
             return
-        logger.error("a worker died", worker=pid, status=worker.process.exitcode, served=served)
+        logger.error("a worker died", worker=worker.pid, status=worker.process.exitcode, served=served)
         if not served:
             self._failures += 1
             if not self._precisions or self._failures >= MOST_FAILURES:
@@ -166,80 +186,13 @@ class Supervisor:
         self._start()
 
     def _start(self) -> None:
-        reports, reporting = spawn.Pipe(duplex=False)
-        arguments = (self._settings, reporting, self._precisions)
+        pipe, theirs = spawn.Pipe()
+        arguments = (self._settings, theirs, self._precisions)
         process = spawn.Process(target=work, args=arguments, name="ferry-worker")
         process.start()
-        reporting.close()  # ours; so that the end of the worker's is the end of all
-        self._workers.append(Worker(process, reports))
-
-
-def work(settings: Settings, reporting: Connection, precisions: Mapping[str, Precision]) -> None:
-    """A worker: one process that serves the port, from its start to its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; until it serves, SIGTERM follows
-    hangup = Hangup()
-    threading.Thread(target=_follow_supervisor, daemon=True).start()
-    reporting.send(None)
-    try:
-        _serve_with(settings, hangup, reporting, precisions)
-    except Exception as error:
-        text = explanation(error)
-        if text is None:
-            raise
-        print(f"ferry: {text}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _serve_with(settings: Settings, hangup: Hangup, reporting: Connection, precisions: Mapping[str, Precision]) -> None:
-    with importing():
-        from app import server
-        from app.service import Service
-
-    def tell(service: Service) -> None:
-        service.tell_others = _tell_supervisor
-        reporting.send(Serving({model.pair.model: model.facts.precision for model in service.catalogue.models}))
-
-    with _bound(settings, shared=True) as port:
-        server.serve(settings, hangup, sockets=[port], precisions=precisions, on_started=tell)
-
-
-def _tell_supervisor() -> None:
-    """Ask it to have all workers read the checkpoints anew."""
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None and supervisor.pid == os.getppid():  # else it is gone, and its id somebody else's
-        os.kill(os.getppid(), signal.SIGHUP)
-
-
-def _follow_supervisor() -> None:
-    """End as by SIGTERM when the supervisor is gone, however it went."""
-    supervisor = multiprocessing.parent_process()
-    assert supervisor is not None
-    supervisor.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _bound(settings: Settings, *, shared: bool) -> socket.socket:
-    """A socket with the address of the settings, not yet listening. ``shared`` ones may stand beside each other."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            # Each worker listens for itself and the kernel deals connections out; one socket for all would give most
-            # of a burst to whoever wakes first.
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise OSError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
-    return bound
+        theirs.close()  # so that the end of the worker's is the end of all
+        self._workers.append(Worker(process, pipe))
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """A handler: the signal neither ends the process nor is lost."""
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

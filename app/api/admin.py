@@ -22,6 +22,7 @@ class ReloadAnswer(BaseModel):
     loaded: list[str] = Field(description="New, or changed, and served from now on.", examples=[["en-de"]])
     removed: list[str] = Field(description="Served no more: their folders are gone.", examples=[[]])
     unchanged: list[str] = Field(examples=[["en-fr"]])
+    processes: int = Field(description="How many have read the folders anew: all workers of the service.", examples=[1])
 
 
 def _authorised(
@@ -49,12 +50,11 @@ async def reload(service: ServiceDependency) -> ReloadAnswer:
     Requests under way finish with the model they began with. A folder that cannot be loaded is an error, and what was
     served from it before still is; the other folders are exchanged nevertheless.
     """
-    report = await service.reload()
-    service.tell_others()
+    report, processes = await service.reload_all()
     if report.failed:
         reasons = "; ".join(report.failed.values())
         raise problems.ProblemError(
             problems.RELOAD_FAILED,
             f"{reasons}. Loaded: {', '.join(report.loaded) or 'nothing'}; the rest is served as before.",
         )
-    return ReloadAnswer(loaded=report.loaded, removed=report.removed, unchanged=report.unchanged)
+    return ReloadAnswer(loaded=report.loaded, removed=report.removed, unchanged=report.unchanged, processes=processes)

@@ -48,7 +48,7 @@ def pairs(client: TestClient) -> list[str]:
 
 def test_nothing_happens_where_nothing_changed(client: TestClient) -> None:
     answer = reload(client)
-    assert answer.json() == {"loaded": [], "removed": [], "unchanged": ["en-de", "en-fr"]}
+    assert answer.json() == {"loaded": [], "removed": [], "unchanged": ["en-de", "en-fr"], "processes": 1}
     assert answer.status_code == 200
 
 
@@ -58,14 +58,14 @@ def test_a_changed_checkpoint_takes_the_place_of_the_old_one(
     before, other = translated(client), translated(client, "fr")
     write_checkpoint(folder / "en-de", tiny_tokenizer, "en", "de", seed=9)
     assert translated(client) == before
-    assert reload(client).json() == {"loaded": ["en-de"], "removed": [], "unchanged": ["en-fr"]}
+    assert reload(client).json() == {"loaded": ["en-de"], "removed": [], "unchanged": ["en-fr"], "processes": 1}
     assert translated(client) != before and translated(client, "fr") == other
 
 
 def test_folders_may_come_and_go(client: TestClient, folder: Path, tiny_tokenizer: TokenizerPair) -> None:
     write_checkpoint(folder / "fr-en", tiny_tokenizer, "fr", "en", seed=9)
     shutil.rmtree(folder / "en-de")
-    assert reload(client).json() == {"loaded": ["fr-en"], "removed": ["en-de"], "unchanged": ["en-fr"]}
+    assert reload(client).json() == {"loaded": ["fr-en"], "removed": ["en-de"], "unchanged": ["en-fr"], "processes": 1}
     assert pairs(client) == ["en-fr", "fr-en"]
     assert translated(client, "en", "fr")
     gone = client.post("/v1/translate", json={"text": TEXT, "source": "en", "target": "de"})

@@ -19,6 +19,8 @@ from tokenizer.subword import TokenizerPair
 
 BODY = {"text": "The river is wide.", "source": "en", "target": "de"}
 PATIENCE_SECONDS = 180.0
+TOKEN = "for-tests"
+WORKERS = ("--workers", "2", "--admin-token", TOKEN)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def folder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with serving(tmp_path_factory.mktemp("workers"), "--checkpoint", folder, "--workers", "2") as started:
+    with serving(tmp_path_factory.mktemp("workers"), "--checkpoint", folder, *WORKERS) as started:
         until(lambda: started.metric("ferry_workers") == 2)
         yield started
 
@@ -49,6 +51,11 @@ def workers(service: ServiceProcess) -> set[int]:
 def ask(service: ServiceProcess) -> httpx.Response:
     """On a connection of its own, so that either worker may get it."""
     return httpx.post(f"{service.url}/v1/translate", json=BODY, timeout=60)
+
+
+def reload(service: ServiceProcess) -> httpx.Response:
+    header = {"Authorization": f"Bearer {TOKEN}"}
+    return httpx.post(f"{service.url}/admin/reload", headers=header, timeout=PATIENCE_SECONDS)
 
 
 def test_requests_are_answered_alike_and_counted_together(service: ServiceProcess) -> None:
@@ -76,6 +83,22 @@ def test_a_hangup_reloads_all_of_them(service: ServiceProcess, folder: Path, tin
     until(lambda: service.metric('ferry_reloads_total{result="done"}') == before + 2)
     answers = {ask(service).json()["translations"][0]["text"] for _ in range(20)}
     assert len(answers) == 1 and old not in answers
+
+
+def test_an_administrator_is_told_what_became_of_a_reload_in_all_of_them(
+    service: ServiceProcess, folder: Path, tiny_tokenizer: TokenizerPair
+) -> None:
+    old = ask(service).json()["translations"][0]["text"]
+    write_checkpoint(folder, tiny_tokenizer, "en", "de", seed=10)
+    answer = reload(service)
+    assert answer.json() == {"loaded": ["en-de"], "removed": [], "unchanged": [], "processes": 2}
+    # No waiting: when the answer is there, all of them have done it.
+    assert old not in {ask(service).json()["translations"][0]["text"] for _ in range(20)}
+    assert reload(service).json() == {"loaded": [], "removed": [], "unchanged": ["en-de"], "processes": 2}
+    (folder / "SHA256SUMS").write_text("")
+    failed = reload(service)
+    assert failed.status_code == 500 and "processes" not in failed.json()["detail"], "it failed alike in both"
+    write_checkpoint(folder, tiny_tokenizer, "en", "de", seed=10)
 
 
 def test_a_port_that_is_taken_is_an_error(service: ServiceProcess, folder: Path) -> None:
