@@ -144,8 +144,8 @@ def test_what_the_queue_cannot_take_gets_429_and_the_rest_is_right(
 
 def test_sigterm_lets_requests_under_way_finish(tiny_checkpoint: Path, alone: dict[str, str], tmp_path: Path) -> None:
     texts = many()
-    # As much work as a request may bring, so that the drain is still going on when the late requests come, also where this process
-    # gets the processor late.
+    # As much work as a request may bring, so that the drain is still going on when the late requests come, also where
+    # this process gets the processor late.
     long = {**asking(". ".join(TEXTS * 7)), "beam_size": 16}
 
     async def drained(service: ServiceProcess) -> tuple[list[httpx.Response], list[httpx.Response]]:
