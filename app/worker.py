@@ -56,7 +56,7 @@ class Colleagues:
             task = asyncio.create_task(self._obey(message))
             self._reloading.add(task)
             task.add_done_callback(self._reloading.discard)
-        elif waiting := self._waiting.get(message.ticket):  # else the request was given up
+        elif (waiting := self._waiting.get(message.ticket)) and not waiting.done():  # else the request was given up
             waiting.set_result(message.reports)
 
     async def _obey(self, message: Reload) -> None:
