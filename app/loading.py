@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 import torch
@@ -16,11 +16,19 @@ from app.engine import Engine
 from app.engine.models import EngineModel
 from app.served import ChangedCheckpointError, Facts, ServedModel
 from model.checkpoint import SUMS, Checkpoint, CheckpointError, CheckpointMissingError, load_checkpoint
+from model.config import ModelConfig
 from model.native import capability
 from model.precision import Precision, prepare
 from tokenizer.subword import load_tokenizers
 
 logger = structlog.get_logger("app.models")
+
+
+class Choice(NamedTuple):
+    """A precision, and the measurement that chose it."""
+
+    precision: Precision
+    measured: Mapping[str, float]  # seconds of each precision that was tried
 
 
 class Loader:
@@ -31,9 +39,11 @@ class Loader:
     ) -> None:
         """``precisions`` stand above ``precision`` for the models that they name, and those loaded later join them.
 
-        So what was measured once holds: while others are at work there is nothing to be measured.
+        So what was measured once holds: while others are at work there is nothing to be measured. It holds for models
+        of the same shape as well, which start sooner for it.
         """
         self._precision, self._shortlist, self._precisions = precision, shortlist, dict(precisions)
+        self._measured: dict[ModelConfig, Choice] = {}
         self._numbers = itertools.count(1)
         self.engine: Engine | None = None  # the one that models are handed to, once there is one
 
@@ -80,11 +90,36 @@ class Loader:
         sums = fingerprint(real)
         checkpoint = load_checkpoint(real)
         precision = precision or self._precisions.get(checkpoint.config.name)
-        facts, ready = _ready(folder, checkpoint, precision or self._precision, self._shortlist)
+        facts, ready = self._prepare(folder, checkpoint, precision or self._precision)
         if not sums == facts.fingerprint == fingerprint(real):
             raise CheckpointError(f"{folder} was replaced while it was read; load it again")
         self._precisions.setdefault(checkpoint.config.name, facts.precision)
         return facts._replace(load_seconds=time.monotonic() - began), ready
+
+    def _prepare(
+        self, folder: Path, checkpoint: Checkpoint, precision: Literal["auto"] | Precision
+    ) -> tuple[Facts, EngineModel]:
+        parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
+        measured: Mapping[str, float] = {}
+        if precision == "auto" and (choice := self._measured.get(checkpoint.config.model)):
+            precision, measured = choice
+        prepared = prepare(checkpoint.model, precision)
+        if precision == "auto":
+            measured = prepared.measured
+            self._measured[checkpoint.config.model] = Choice(prepared.precision, measured)
+        shortlist = checkpoint.shortlist if self._shortlist else None
+        facts = Facts(
+            folder=folder,
+            fingerprint=fingerprint(checkpoint.folder),
+            config=checkpoint.config,
+            tokenizers=load_tokenizers(checkpoint.folder),
+            parameters=parameters,
+            precision=prepared.precision,
+            measured=measured,
+            shortlist=shortlist is not None,
+            load_seconds=0.0,
+        )
+        return facts, EngineModel(prepared.model, checkpoint.config.length_limit, shortlist)
 
 
 def announce(facts: Facts) -> None:
@@ -109,23 +144,3 @@ def fingerprint(folder: Path) -> str:
         raise CheckpointMissingError(
             f"{folder / SUMS} is missing; a checkpoint lists its files' hashes there"
         ) from error
-
-
-def _ready(
-    folder: Path, checkpoint: Checkpoint, precision: Literal["auto"] | Precision, use_shortlist: bool
-) -> tuple[Facts, EngineModel]:
-    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
-    prepared = prepare(checkpoint.model, precision)
-    shortlist = checkpoint.shortlist if use_shortlist else None
-    facts = Facts(
-        folder=folder,
-        fingerprint=fingerprint(checkpoint.folder),
-        config=checkpoint.config,
-        tokenizers=load_tokenizers(checkpoint.folder),
-        parameters=parameters,
-        precision=prepared.precision,
-        measured=prepared.measured,
-        shortlist=shortlist is not None,
-        load_seconds=0.0,
-    )
-    return facts, EngineModel(prepared.model, checkpoint.config.length_limit, shortlist)

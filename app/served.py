@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -37,7 +37,7 @@ class Facts(NamedTuple):
     tokenizers: TokenizerPair
     parameters: int
     precision: Precision  # in which the engine computes
-    measured: dict[str, float]  # seconds of each precision that was tried; empty where it was set
+    measured: Mapping[str, float]  # seconds of each precision that was tried; empty where it was set
     shortlist: bool  # whether the vocabulary is cut to a shortlist
     load_seconds: float
 
