@@ -83,8 +83,8 @@ def translate(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Checkpoint folder, repeatable; else FERRY_CHECKPOINTS, else the bundled."),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Language of the input; needed where several are loaded.")] = None,
-    target: Annotated[str | None, typer.Option(help="Language of the output; needed where several are loaded.")] = None,
+    source: Annotated[str | None, typer.Option(help="Language of the input, if pairs leave a choice.")] = None,
+    target: Annotated[str | None, typer.Option(help="Language of the output, if pairs leave a choice.")] = None,
     document: Annotated[
         bool, typer.Option("--document", help="Take the input as one text and split it into sentences.")
     ] = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from app.translation import LanguagePair, PivotedPair, UnsupportedPairError
 
@@ -42,6 +42,20 @@ class LanguagePairs:
                 return pair
         raise UnsupportedPairError(source, target, (*self.pairs, *self.pivoted))
 
+    def among(self, source: str | None, target: str | None) -> tuple[LanguagePair, ...]:
+        """The pairs that serve the tags that are given, as in :meth:`find`; None leaves a language open.
+
+        Raises UnsupportedPairError if both are given and no pair serves them.
+        """
+        if source is not None and target is not None:
+            return (self.find(source, target),)
+        pairs = self.pairs
+        if source is not None:
+            pairs = _nearest(source, {pair: pair.source for pair in pairs})
+        if target is not None:
+            pairs = _nearest(target, {pair: pair.target for pair in pairs})
+        return pairs
+
     def route(self, source: str, target: str) -> tuple[LanguagePair, ...]:
         """The pairs to go through, one after the other: the one of :meth:`find`, or two where that one is missing.
 
@@ -70,6 +84,14 @@ class LanguagePairs:
 def _candidates(source: str, target: str) -> Iterator[tuple[str, str]]:
     """Pairs of tags that serve two tags, the nearest first."""
     return ((source_tag, target_tag) for source_tag in _lookup(source) for target_tag in _lookup(target))
+
+
+def _nearest(tag: str, languages: Mapping[LanguagePair, str]) -> tuple[LanguagePair, ...]:
+    """Those with this language, or the nearest broader one that any of them has."""
+    for wanted in _lookup(tag):
+        if found := tuple(pair for pair, language in languages.items() if language.lower() == wanted):
+            return found
+    return ()
 
 
 def _same_language(one: str, other: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,7 +35,7 @@ class Task(NamedTuple):
 
 
 def run(settings: Settings, source: str | None, target: str | None, task: Task) -> None:
-    """Translate all of the input between two languages; None where only one pair is loaded.
+    """Translate all of the input between two languages; None where the pairs that are loaded leave no choice.
 
     Raises InputError, SettingsError, UnsupportedPairError, OSError, CheckpointError and TokenizerError.
     """
@@ -62,17 +63,22 @@ def _translate_document(translator: OfflineTranslator, source: Input, output: Ou
 
 
 def _choose(settings: Settings, source: str | None, target: str | None) -> Checkpoint:
-    """The checkpoint for the languages, or the only one there is."""
+    """The checkpoint for the languages, as far as they are needed to tell which one."""
     folders = {}
     for folder in settings.checkpoint_folders():
         config = read_config(folder)
         folders[LanguagePair(config.source, config.target, config.name)] = folder
-    pairs = LanguagePairs(list(folders))
-    if len(folders) > 1 and (source is None or target is None):
-        known = ", ".join(map(str, folders))
-        raise SettingsError(f"there are several language pairs, {known}: choose with --source and --target")
-    only = next(iter(folders))
-    return load_checkpoint(folders[pairs.find(source or only.source, target or only.target)])
+    found = LanguagePairs(list(folders)).among(source, target)
+    if len(found) > 1:
+        raise SettingsError(f"there are several language pairs, {_listed(found)}: choose with --source and --target")
+    if not found:
+        given = f"from {source!r}" if source is not None else f"to {target!r}"
+        raise SettingsError(f"no model translates {given}; the pairs there are: {_listed(folders)}")
+    return load_checkpoint(folders[found[0]])
+
+
+def _listed(pairs: Iterable[LanguagePair]) -> str:
+    return ", ".join(map(str, pairs))
 
 
 def _bar(visible: bool) -> Progress:

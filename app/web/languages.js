@@ -1,10 +1,13 @@
-// The two language lists. Only pairs that a loaded model serves can be chosen.
+// The two language lists. Only pairs that a loaded model serves can be chosen. The pair last chosen is remembered; before
+// there is one, the reader's own language is the source if any model has it.
+
+const REMEMBERED = "ferry-languages";
 
 export class LanguagePicker {
   constructor(sourceList, targetList, swapButton, onChange) {
     Object.assign(this, { sourceList, targetList, swapButton, pairs: [] });
-    sourceList.addEventListener("change", () => { this.#fillTargets(); onChange(); });
-    targetList.addEventListener("change", () => { this.#update(); onChange(); });
+    sourceList.addEventListener("change", () => { this.#fillTargets(); this.#remember(); onChange(); });
+    targetList.addEventListener("change", () => { this.#update(); this.#remember(); onChange(); });
   }
 
   get source() { return this.sourceList.value; }
@@ -14,25 +17,32 @@ export class LanguagePicker {
   /** `pairs` are `{source, target}`, in the service's order. */
   offer(pairs) {
     this.pairs = pairs;
-    fill(this.sourceList, new Set(pairs.map((pair) => pair.source)));
-    this.#fillTargets();
+    const sources = new Set(pairs.map((pair) => pair.source));
+    fill(this.sourceList, sources);
+    const [source, target] = remembered();
+    const own = navigator.languages.flatMap((code) => [code, code.split("-")[0]]);
+    this.sourceList.value = [source, ...own].find((code) => sources.has(code)) ?? pairs[0]?.source;
+    this.#fillTargets(source === this.source ? target : undefined);
     for (const list of [this.sourceList, this.targetList]) list.disabled = false;
   }
 
   swap() {
     const [source, target] = [this.target, this.source];
     this.sourceList.value = source;
-    this.#fillTargets();
-    this.targetList.value = target;
+    this.#fillTargets(target);
+    this.#remember();
+  }
+
+  #fillTargets(wanted = this.target) {
+    const targets = this.pairs.filter((pair) => pair.source === this.source).map((pair) => pair.target);
+    fill(this.targetList, targets);
+    if (targets.includes(wanted)) this.targetList.value = wanted;
     this.#update();
   }
 
-  #fillTargets() {
-    const before = this.target;
-    const targets = this.pairs.filter((pair) => pair.source === this.source).map((pair) => pair.target);
-    fill(this.targetList, targets);
-    if (targets.includes(before)) this.targetList.value = before;
-    this.#update();
+  /** Storage may be forbidden; the choice then lasts as long as the page. */
+  #remember() {
+    try { localStorage.setItem(REMEMBERED, `${this.source} ${this.target}`); } catch { /* not remembered */ }
   }
 
   #update() {
@@ -44,6 +54,10 @@ export class LanguagePicker {
 
 export function name(code) {
   return new Intl.DisplayNames(["en"], { type: "language" }).of(code);
+}
+
+function remembered() {
+  try { return localStorage.getItem(REMEMBERED)?.split(" ") ?? []; } catch { return []; }
 }
 
 function fill(list, codes) {

@@ -107,11 +107,15 @@ def test_languages_choose_among_checkpoints(ferry: Ferry, tiny_checkpoint: Path,
     both = ("translate", "--checkpoint", tiny_checkpoint, "--checkpoint", tiny_checkpoint_fr)
     alone = ferry("translate", "--checkpoint", tiny_checkpoint_fr, stdin=b"Hold on!")
     assert ferry(*both, "--source", "en", "--target", "fr", stdin=b"Hold on!").output == alone.output
-    unclear = ferry(*both, stdin=b"Hold on!")
-    assert (unclear.status, unclear.output) == (1, "")
-    assert (
-        unclear.errors == "ferry: there are several language pairs, en-de, en-fr: choose with --source and --target\n"
-    )
+    assert ferry(*both, "--target", "fr-CA", stdin=b"Hold on!").output == alone.output
+    for unclear in (ferry(*both, stdin=b"Hold on!"), ferry(*both, "--source", "en", stdin=b"Hold on!")):
+        assert (unclear.status, unclear.output) == (1, "")
+        words = "there are several language pairs, en-de, en-fr: choose with --source and --target"
+        assert unclear.errors == f"ferry: {words}\n"
+    for flag, words in (("--source", "from 'nl'"), ("--target", "to 'nl'")):
+        unknown = ferry(*both, flag, "nl", stdin=b"Hold on!")
+        assert (unknown.status, unknown.output) == (1, "")
+        assert unknown.errors == f"ferry: no model translates {words}; the pairs there are: en-de, en-fr\n"
 
 
 @pytest.mark.parametrize("document", [(), ("--document",)])

@@ -55,3 +55,20 @@ def test_without_pivoting_there_are_no_chains() -> None:
     with pytest.raises(UnsupportedPairError, match=r"there are: de-en, en-fr$"):
         known.route("de", "fr")
     assert known.pivoted == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "models"),
+    [
+        (None, None, ["de/en", "en/de", "en/fr", "en/fr-CA"]),
+        ("de-AT", None, ["de/en"]),
+        ("en", None, ["en/de", "en/fr", "en/fr-CA"]),
+        (None, "fr-CH", ["en/fr"]),
+        (None, "fr-CA", ["en/fr-CA"]),
+        ("en", "de", ["en/de"]),
+        ("nl", None, []),
+    ],
+)
+def test_one_language_may_be_left_open(source: str | None, target: str | None, models: list[str]) -> None:
+    known = pairs("de/en", "en/de", "en/fr", "en/fr-CA")
+    assert [pair.model for pair in known.among(source, target)] == models

@@ -207,6 +207,36 @@ def test_languages_can_be_chosen_and_swapped(page: Chrome, url: str) -> None:
     wait_for(page, "done")
 
 
+def test_the_languages_are_remembered(page: Chrome) -> None:
+    assert languages(page) == ("en", "de")
+    part(page, "swap").click()
+    reopen(page)
+    assert languages(page) == ("de", "en")
+    Select(part(page, "source-language")).select_by_value("en")
+    Select(part(page, "target-language")).select_by_value("fr")
+    reopen(page)
+    assert languages(page) == ("en", "fr")
+
+
+def test_a_reader_s_own_language_is_the_first_source(page: Chrome) -> None:
+    agent = page.execute_script("return navigator.userAgent")
+    page.execute_cdp_cmd("Emulation.setUserAgentOverride", {"userAgent": agent, "acceptLanguage": "nl-BE,de-AT,en"})
+    try:
+        reopen(page)
+        assert languages(page) == ("de", "en")
+    finally:
+        page.execute_cdp_cmd("Emulation.setUserAgentOverride", {"userAgent": agent, "acceptLanguage": "en-GB,en"})
+
+
+def languages(page: Chrome) -> tuple[str | None, str | None]:
+    return part(page, "source-language").get_attribute("value"), part(page, "target-language").get_attribute("value")
+
+
+def reopen(page: Chrome) -> None:
+    page.refresh()
+    until(page, lambda: bool(Select(part(page, "source-language")).options))
+
+
 def test_the_translation_can_be_copied(page: Chrome, url: str) -> None:
     page.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"], "origin": url})
     type_and_wait(page, SENTENCE)

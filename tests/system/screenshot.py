@@ -18,6 +18,7 @@ FLAGS = (
     "--disable-quic",
     "--no-first-run",
     "--hide-scrollbars",
+    "--accept-lang=en-GB,en",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
