@@ -67,7 +67,7 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
     by_length = [decoding.latency(subject, group) for group in subject.sentences.by_length(max(1, task.singles // 5))]
     figures = None
     if task.load_seconds:
-        say(f"service under load, {task.load_seconds:g} s for the capacity and for each share of it")
+        say(f"service under load, {task.load_seconds:g} s for the capacity, each share of it and the capacity again")
         figures = service.measure(subject, settings, task.load_seconds, task.seed)
     best = max(speeds, key=lambda row: row.sentences_per_second)
     return Report(

@@ -23,6 +23,7 @@ class ServiceFigures(Frozen):
     """What the engine does when requests come as they please, a sentence each."""
 
     capacity_per_second: float  # while as many ask as can be under way, each again when answered
+    capacity_after_per_second: float  # the same after the loads: on a shared machine it may be another
     clients: int
     queue_tokens: int
     seconds: float  # of each load
@@ -30,7 +31,10 @@ class ServiceFigures(Frozen):
 
 
 def measure(subject: Subject, settings: Settings, seconds: float, seed: int) -> ServiceFigures:
-    """The engine's capacity, then its answers under Poisson arrivals at shares of it, ``seconds`` for each."""
+    """The engine's capacity, its answers under Poisson arrivals at shares of it, and its capacity again.
+
+    Each takes ``seconds``.
+    """
     with running(subject, settings) as engine:
         ask = asking(engine, subject, subject.sentences.take(SUPPLY), settings.deadline_ms / 1000)
         # As many as the batch would hold without any padding, so that some always wait and nobody is refused.
@@ -47,6 +51,7 @@ async def _measure(ask: Ask, clients: int, queue_tokens: int, seconds: float, se
         loads.append(summarise(samples, share, rate, seconds))
     return ServiceFigures(
         capacity_per_second=capacity,
+        capacity_after_per_second=await saturate(ask, clients, seconds),
         clients=clients,
         queue_tokens=queue_tokens,
         seconds=seconds,

@@ -79,7 +79,8 @@ def _latency(rows: Sequence[Latency]) -> Table:
 
 def _service(figures: ServiceFigures) -> Table:
     table = _table(
-        f"Service under Poisson arrivals, {figures.seconds:g} s each; capacity {figures.capacity_per_second:.1f}/s",
+        f"Service under Poisson arrivals, {figures.seconds:g} s each; capacity {figures.capacity_per_second:.1f}/s,"
+        f" {figures.capacity_after_per_second:.1f}/s after them",
         *("capacity", "offered/s", "answered/s", "429", "504", "failed"),
         *(f"{name} ms" for name in Percentiles.model_fields),
     )

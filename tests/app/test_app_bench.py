@@ -112,6 +112,7 @@ def test_every_sentence_is_in_the_share_of_one_lane() -> None:
 def test_the_service_is_measured_at_shares_of_its_capacity(report: Report) -> None:
     service = report.service
     assert service is not None
+    assert service.capacity_per_second > 0 and service.capacity_after_per_second > 0
     assert [load.share for load in service.loads] == [0.5, 0.8, 1.0, 2.0]
     for load in service.loads:
         assert load.offered_per_second == pytest.approx(load.share * service.capacity_per_second)
