@@ -21,7 +21,7 @@ from tokenizer.subword import TokenizerPair
 from training.cleaning import CleaningReport, nothing_left
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
 from training.encoding import ChunkEncoder, encode
-from training.hashes import HashSet, hash_file
+from training.hashes import HashSet, hash_corpus
 from training.publish import published
 from training.reading import CorpusError
 from training.shards import IndexArray, PieceArray, Shard, ShardWriter, piece_dtype
@@ -180,7 +180,7 @@ def _fingerprint(
     """SHA-256 over the content of all inputs and the settings; where files lie and corpora's weights do not matter."""
     description = {
         "format": _FORMAT,
-        "corpora": [[corpus.label, *(hash_file(path) for path in corpus.files)] for corpus in corpora],
+        "corpora": [[corpus.label, *hash_corpus(corpus)] for corpus in corpora],
         "tokenizers": {name: hashlib.sha256(model).hexdigest() for name, model in tokenizers.files().items()},
         "cleaning": cleaning.model_dump(mode="json"),
         "sampling": [sampling.variants, *((sampling.alpha, seed) if sampling.variants > 1 else ())],

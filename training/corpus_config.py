@@ -23,6 +23,7 @@ class CorpusConfig(Frozen):
     source: Path | None = None
     target: Path | None = None
     tsv: Path | None = None
+    first: int | None = Field(default=None, ge=1)  # only so many pairs, those that come first; None: all
     weight: float = Field(default=1.0, gt=0, le=1000)  # times each pair is seen an epoch, on average
     name: str = ""
     licence: str = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from training.corpus_config import CorpusConfig
 from training.reading import CorpusError
 
 HashArray = npt.NDArray[np.uint64]
@@ -33,6 +34,12 @@ def hash_file(path: Path) -> str:
         raise CorpusError(f"{path}: there is no such file; check the path in the recipe") from error
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def hash_corpus(corpus: CorpusConfig) -> list[str]:
+    """What tells the pairs of a corpus from others: its files' hashes, and how many are taken if not all are."""
+    first = () if corpus.first is None else (f"first {corpus.first}",)
+    return [*map(hash_file, corpus.files), *first]
 
 
 class HashSet:

@@ -17,7 +17,7 @@ from training.cleaning import clean_pairs
 from training.config import DataConfig, Recipe
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import SamplingConfig
-from training.hashes import hash_file
+from training.hashes import hash_corpus
 from training.overlap import check_overlap
 from training.publish import published
 from training.reading import Pair, read_chunks
@@ -97,7 +97,7 @@ def length_limit(train: Corpus) -> LengthLimit:
 def _require_no_overlap(data: DataConfig, folder: Path, workers: int) -> None:
     """Checks once for each content of the files: a large corpus takes long to read."""
     held_out = [*data.dev, *data.test]
-    contents = [[hash_file(path) for corpus in corpora for path in corpus.files] for corpora in (data.train, held_out)]
+    contents = [[found for corpus in corpora for found in hash_corpus(corpus)] for corpora in (data.train, held_out)]
     verdict = folder / f"no-overlap-{hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]}"
     if not verdict.exists():
         check_overlap(data.train, held_out, workers)

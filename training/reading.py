@@ -9,7 +9,7 @@ import lzma
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count, zip_longest
+from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -58,7 +58,7 @@ def read_chunks(corpora: Sequence[CorpusConfig]) -> Iterator[Chunk]:
     number = count()
     for index, corpus in enumerate(corpora):
         line = 1
-        for rows in _grouped(_rows(corpus.files)):
+        for rows in _grouped(islice(_rows(corpus.files), corpus.first)):
             yield Chunk(next(number), index, corpus.files, line, tuple(map(b"".join, zip(*rows, strict=True))))
             line += len(rows)
 

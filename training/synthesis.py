@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from model.config import Frozen
 from tokenizer.normalize import normalize
 from training.corpus_config import CorpusConfig
-from training.hashes import hash_file
+from training.hashes import hash_corpus
 from training.publish import published
 from training.reading import Pair
 from training.state import write_atomically
@@ -121,7 +121,7 @@ def held_out_pairs(pairs: Sequence[Pair]) -> set[tuple[str, str]]:
 
 def hashes(corpora: Sequence[CorpusConfig]) -> list[list[str]]:
     """SHA-256 of each corpus's files, for a maker's identity. Raises CorpusError."""
-    return [[hash_file(path) for path in corpus.files] for corpus in corpora]
+    return [hash_corpus(corpus) for corpus in corpora]
 
 
 def _translate(maker: Maker, working: Path, message: Callable[[str], None], chunk_sentences: int) -> list[Path]:

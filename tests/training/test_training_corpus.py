@@ -149,8 +149,12 @@ def test_changed_text_or_settings_are_encoded_anew(tmp_path: Path, tiny_tokenize
     folders = [prepare(tmp_path, tiny_tokenizer, text).folder]
     folders.append(prepare(tmp_path, tiny_tokenizer, text, cleaning=CleaningConfig(max_pieces=50)).folder)
     folders.append(prepare(tmp_path, tiny_tokenizer, text, sampling=SamplingConfig(variants=2)).folder)
+    fewer = text.model_copy(update={"first": 2})
+    corpus = prepare(tmp_path, tiny_tokenizer, fewer)
+    assert [part.pairs for part in corpus.parts] == [2]
+    folders.append(corpus.folder)
     folders.append(prepare(tmp_path, tiny_tokenizer, write_tsv(tmp_path / "tsv", TEXTS[:3])).folder)
-    assert len(set(folders)) == 4
+    assert len(set(folders)) == 5
 
 
 def test_a_faulty_line_leaves_nothing_behind(tmp_path: Path, tiny_tokenizer: TokenizerPair) -> None:

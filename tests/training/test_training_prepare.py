@@ -80,6 +80,10 @@ def test_overlap_is_looked_for_once_for_each_content(
     with monkeypatch.context() as patch:
         patch.setattr("training.prepare.check_overlap", lambda *_: pytest.fail("looked for again"))
         prepare_corpora(made, tiny_tokenizer, made.folder)
+        fewer = [corpus.model_copy(update={"first": 100}) for corpus in made.data.train]
+        part = made.model_copy(update={"data": made.data.model_copy(update={"train": tuple(fewer)})})
+        with pytest.raises(pytest.fail.Exception, match="looked for again"):
+            prepare_corpora(part, tiny_tokenizer, made.folder)
     (tmp_path / "dev").write_text("7 21\t7 21\n")
     with pytest.raises(OverlapError, match="dev:1 is train:208"):
         prepare_corpora(made, tiny_tokenizer, made.folder)

@@ -43,6 +43,13 @@ def test_long_files_are_read_to_the_end(tmp_path: Path, suffix: str) -> None:
     assert list(read_lines(path)) == lines
 
 
+@pytest.mark.parametrize("first", [1, 3, 10_000])
+def test_only_the_first_pairs_are_taken(tmp_path: Path, first: int) -> None:
+    corpus = write_pair(tmp_path, b"a\nb\nc\nd\n", b"A\nB\nC\nD\n").model_copy(update={"first": first})
+    assert [pair.target for pair in read_pairs(corpus)] == ["A", "B", "C", "D"][:first]
+    assert sum(len(chunk.pairs()) for chunk in read_chunks([corpus, corpus])) == 2 * min(first, 4)
+
+
 def test_zstandard_files_of_several_frames_are_read_whole(tmp_path: Path) -> None:
     compress = zstandard.ZstdCompressor().compress
     (tmp_path / "text.zst").write_bytes(compress(b"one\ntw") + compress(b"o\nthree\n"))
