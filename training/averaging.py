@@ -12,10 +12,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from training.state import write_atomically
+from training.state import write_weights
 
 AVERAGING_FOLDER = "averaging"
 
@@ -55,8 +54,7 @@ class WeightHistory:
     def add(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Keep the weights of a validation, atomically. Raises OSError."""
         if self.keep:
-            stored = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-            write_atomically(self._file(step), save_tensors(stored))
+            write_weights(self._file(step), weights)
 
     def prune(self) -> None:
         """Drop all but the last ``keep``: for the moment when a state is saved."""

@@ -14,7 +14,7 @@ from training.fit_record import FitRecord, FitRecordError
 from training.metrics import MetricsError
 from training.report import METRICS_FILE
 from training.scores import SCORES_FILE
-from training.system import BEST_WEIGHTS
+from training.state import BEST_WEIGHTS
 
 
 class DevScore(NamedTuple):

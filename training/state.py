@@ -16,10 +16,13 @@ from typing import NamedTuple, TypedDict
 
 import numpy
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from training.batching import Position
 from training.config import Recipe
+
+BEST_WEIGHTS, LAST_WEIGHTS = "best.safetensors", "last.safetensors"  # in the run folder, averaged ones
 
 # Keys of the recipe's training section that may be changed when a run is resumed.
 STEERING = {
@@ -152,6 +155,11 @@ def seed_generators(seed: int) -> None:
 def position_of(state: TrainingState) -> Position:
     """The data cursor."""
     return Position(*state["position"])
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights as safetensors, atomically. Raises OSError."""
+    write_atomically(path, save_tensors({name: each.detach().cpu().contiguous() for name, each in weights.items()}))
 
 
 def write_atomically(path: Path, data: bytes) -> None:

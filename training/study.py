@@ -28,8 +28,7 @@ from training.run_folders import fit_in_folder, fit_key, placed
 from training.run_processes import KeepGoing, ProcessError, Stopped, exclusive, in_use
 from training.run_results import DevScore, read_validations
 from training.search_space import check_space, draw, overrides, own_values
-from training.state import state_file
-from training.system import BEST_WEIGHTS
+from training.state import BEST_WEIGHTS, LAST_WEIGHTS, state_file
 
 Metric: TypeAlias = Literal["bleu", "loss"]
 TUNE_FOLDER, STUDY_FILE, TRIALS_FOLDER = "tune", "study.db", "trials"
@@ -218,7 +217,7 @@ def _ended(folder: Path, state: TrialState, text: str, message: Callable[[str], 
     """What only serves to go on is deleted, and the weights of a trial that nobody will use."""
     message(text)
     shutil.rmtree(state_file(folder).parent, ignore_errors=True)
-    for name in ("last.safetensors", *(() if state == TrialState.COMPLETE else (BEST_WEIGHTS,))):
+    for name in (LAST_WEIGHTS, *(() if state == TrialState.COMPLETE else (BEST_WEIGHTS,))):
         (folder / name).unlink(missing_ok=True)
     return state
 

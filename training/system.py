@@ -21,8 +21,8 @@ from training.config import Recipe
 from training.corpus import Corpus
 from training.device import resolve_device
 from training.prepare import length_limit, open_tokenizers, prepare_corpora
+from training.state import BEST_WEIGHTS
 
-BEST_WEIGHTS = "best.safetensors"
 TOKEN_BUDGET = 8192
 
 

@@ -1,8 +1,8 @@
 """The training loop.
 
 ``fit`` reads top-down: build or restore everything, then take steps; validate, save and stop when it is time. What the
-run leaves in its folder: ``best.safetensors`` and ``last.safetensors`` (averaged weights), ``state/state.pt``,
-``recipe.yaml``, and what the reporter writes.
+run leaves in its folder: averaged weights, which are ``best.safetensors`` (:mod:`training.selection`) and
+``last.safetensors``; ``state/state.pt``, ``recipe.yaml``, and what the reporter writes.
 
 Nothing in a step makes the host wait for a GPU: token counts come from the plan, batches from pinned memory, and what
 the device finds is read one step late (:mod:`training.readout`). So the host learns one step late, too, that a step was
@@ -11,26 +11,22 @@ skipped or that a rank was asked to stop; all ranks read the same figures and go
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import BOS, EOS, PAD, UNK
-from training.averaging import WeightHistory
 from training.batching import BatchStream
 from training.config import Recipe
 from training.device import Device, resolve_device
 from training.distributed import Group, join_group, started_again
 from training.freezing import freeze
 from training.loader import Load, Loader
-from training.metrics import StepMetrics, ValidationMetrics
+from training.metrics import StepMetrics
 from training.optimizer import Updater
 from training.preflight import Peak, Shape, largest_pair, preflight
 from training.prepare import length_limit, open_tokenizers, prepare_corpora
@@ -38,8 +34,10 @@ from training.readout import Readout, StepRecord
 from training.recipe_file import dump_recipe
 from training.report import Reporter, SilentReporter
 from training.schedule import Schedule
+from training.selection import Selection
 from training.skipping import describe, too_many
 from training.state import (
+    LAST_WEIGHTS,
     Progress,
     TrainingState,
     generators,
@@ -51,11 +49,12 @@ from training.state import (
     seed_generators,
     state_file,
     write_atomically,
+    write_weights,
 )
 from training.stop import Stop, stop_signals
 from training.training_loss import TrainingLoss
 from training.transfer import TRANSFER_FILE, open_origin, transfer
-from training.validation import Validation, Validator
+from training.validation import Validator
 
 
 class FitResult(NamedTuple):
@@ -104,9 +103,8 @@ class Trainer:
         with self.group.first_goes_first():
             corpus, dev = prepare_corpora(recipe, tokenizers, run_folder)
         self.reporter.message(str(corpus.report))
-        self.corpus, self.length_limit = corpus, length_limit(corpus)
+        self.corpus = corpus
         self.batches = BatchStream(corpus, self.config.batch_tokens, recipe.seed, pad=PAD, bos=BOS, eos=EOS)
-        self.validator = Validator(dev, tokenizers.source, tokenizers.target, self.config.batch_tokens)
         model_config = recipe.model.config(tokenizers.source.vocabulary_size, tokenizers.target.vocabulary_size)
         assert (model_config.pad, model_config.unk, model_config.bos, model_config.eos) == (PAD, UNK, BOS, EOS)
         self.model = Seq2Seq(model_config).to(self.device.name)
@@ -119,7 +117,15 @@ class Trainer:
         self.wrapped_loss = self.group.wrap(self.loss, self.device.name)
         self.readout = Readout(late=1 if self.device.is_gpu else 0)
         self.schedule = Schedule(self.config)
-        self.history = WeightHistory(run_folder, self.config.average_last)
+        self.selection = Selection(
+            self.config,
+            run_folder,
+            Validator(dev, tokenizers.source, tokenizers.target, self.config.batch_tokens),
+            length_limit(corpus),
+            self.device,
+            self.group,
+            self.reporter,
+        )
         self.progress, self.position = Progress(), self.batches.state()
         self._stopping, self._read_at, self._saved_step = False, 0.0, None  # type: tuple[bool, float, int | None]
         if self.group.first:
@@ -131,7 +137,7 @@ class Trainer:
         """What only the start of a run does: forget an earlier run's files, take over the weights of ``init_from``."""
         origin = None if self.config.init_from is None else open_origin(self.config.init_from)
         if self.group.first:
-            self.history.start()
+            self.selection.history.start()
             (self.folder / TRANSFER_FILE).unlink(missing_ok=True)
         if origin is not None:
             transferred = transfer(self.model, self.tokenizers, origin)
@@ -155,7 +161,7 @@ class Trainer:
                 if self.progress.step % self.config.save_every == 0:
                     self.save()
             if self._finished():
-                self._validate_mean()
+                self.progress = self.selection.validate_mean(self.average, self.progress)
             self.save()
         finally:
             loader.close()
@@ -220,53 +226,8 @@ class Trainer:
     def _validate(self) -> None:
         """Score the averaged weights, keep them if they are the best so far."""
         self._read(everything=True)
-        found = self._validation(self.average)
-        progress = self.progress
-        self.reporter.validation(
-            ValidationMetrics(
-                progress.step, self.position.epoch, found.loss, math.exp(found.loss), found.bleu, found.samples
-            )
-        )
-        figure = self._figure(found)
+        self.progress, figure = self.selection.validate(self.average, self.progress, self.position.epoch)
         self.schedule.validated(figure)
-        if progress.best_figure is None or figure > progress.best_figure:
-            self.progress = progress.with_best(figure, found.bleu)._replace(waited=0)
-            self._write_weights("best.safetensors", self.average)
-        else:
-            self.progress = progress._replace(waited=progress.waited + 1)
-        if self.group.first:
-            self.history.add(progress.step, self.average.state_dict())
-
-    def _validate_mean(self) -> None:
-        """Let the mean of the weights at the last validations be the best, if it is better on dev."""
-        steps = self.group.from_first(self.history.averaged() if self.group.first else None)
-        if len(steps) < 2:
-            return
-        mean = copy.deepcopy(self.average)
-        if self.group.first:
-            mean.load_state_dict(self.history.mean())
-        found, progress = self._validation(mean), self.progress
-        figure, metric = self._figure(found), self.config.early_stopping.metric
-        better = progress.best_figure is None or figure > progress.best_figure
-        if better:
-            self.progress = progress.with_best(figure, found.bleu, mean_of=len(steps))
-            self._write_weights("best.safetensors", mean)
-        self.reporter.message(
-            f"mean of the weights at steps {', '.join(map(str, steps))}  "
-            f"dev: loss {found.loss:.3f}  BLEU {found.bleu:.2f}; by {metric} {'better' if better else 'no better'} "
-            f"than step {progress.best_step} (BLEU {progress.best_bleu:.2f}), so {'now' if better else 'not'} the best"
-        )
-
-    def _validation(self, model: Seq2Seq) -> Validation:
-        """Figures of ``model``, which the first rank alone validates."""
-        if not self.group.first:
-            return self.group.from_first(None)
-        found = self.validator.validate(model, self.length_limit, self.device, self.config.samples)
-        return self.group.from_first(found)
-
-    def _figure(self, found: Validation) -> float:
-        """What early stopping compares; higher is better."""
-        return found.bleu if self.config.early_stopping.metric == "bleu" else -found.loss
 
     def _finished(self) -> bool:
         config = self.config
@@ -287,7 +248,7 @@ class Trainer:
         self._saved_step = self.progress.step
         if not self.group.first:
             return
-        self._write_weights("last.safetensors", self.average)
+        write_weights(self.folder / LAST_WEIGHTS, self.average.state_dict())
         state: TrainingState = {
             "recipe": recipe_identity(self.recipe),
             "progress": tuple(self.progress),
@@ -299,14 +260,14 @@ class Trainer:
             "generators": everyones_generators,
         }
         save_state(state_file(self.folder), state)
-        self.history.prune()
+        self.selection.history.prune()
 
     def restore(self) -> None:
         """Take up the saved state of this recipe."""
         state = load_state(state_file(self.folder), recipe_identity(self.recipe))
         self.progress = Progress(*state["progress"])  # type: ignore[arg-type]
         if self.group.first:
-            self.history.resume(self.progress.step, self.config.validate_every)
+            self.selection.history.resume(self.progress.step, self.config.validate_every)
         self.position, self._saved_step = position_of(state), self.progress.step
         self.batches.restore(self.position)
         self.model.load_state_dict(state["model"])
@@ -319,11 +280,6 @@ class Trainer:
         else:
             seed_generators(self.recipe.seed + 2**20 * self.group.rank + self.progress.step)
             self.reporter.message(f"{len(everyones)} ranks became {self.group.size}: dropout goes on from new seeds")
-
-    def _write_weights(self, name: str, model: Seq2Seq) -> None:
-        if self.group.first:
-            weights = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-            write_atomically(self.folder / name, save_tensors(weights))
 
     def _preflight(self) -> Peak:
         shape = Shape(self.config.batch_tokens, largest_pair(self.corpus))

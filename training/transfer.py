@@ -22,8 +22,7 @@ from model.seq2seq import Seq2Seq
 from tokenizer.subword import Subword, TokenizerPair, load_tokenizers
 from training.prepare import TOKENIZER_FOLDER
 from training.recipe_file import RecipeError, load_recipe
-from training.state import write_atomically
-from training.system import BEST_WEIGHTS
+from training.state import BEST_WEIGHTS, write_atomically
 
 TRANSFER_FILE = "transfer.json"
 

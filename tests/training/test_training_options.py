@@ -101,7 +101,7 @@ def test_the_mean_is_kept_where_it_is_better_on_dev(
     trainer = Trainer(made, made.folder)
     trainer.begin()
     figures: Iterator[float] = iter([10.0, 30.0, 20.0, last])  # validations at 2, 4 and 6, then that of the mean
-    trainer.validator.validate = lambda *_: Validation(1.0, next(figures), [])  # type: ignore[method-assign]
+    trainer.selection.validator.validate = lambda *_: Validation(1.0, next(figures), [])  # type: ignore[method-assign]
     result = trainer.run(Stop())
     assert (result.best_step, result.best_score, result.best_mean_of) == ((6, 31.0, 2) if mean_wins else (4, 30.0, 0))
     averaged = [load_file(made.folder / AVERAGING_FOLDER / f"{step}.safetensors") for step in (4, 6)]
@@ -124,7 +124,7 @@ def test_an_interrupted_run_does_not_try_the_mean(recipe: MakeRecipe) -> None:
         stop.requested = trainer.progress.step == 3
 
     trainer._validate = ask_to_stop  # type: ignore[method-assign]
-    trainer._validate_mean = lambda: pytest.fail("tried")  # type: ignore[method-assign]
+    trainer.selection.validate_mean = lambda *_: pytest.fail("tried")  # type: ignore[method-assign]
     assert trainer.run(stop).interrupted
 
 
