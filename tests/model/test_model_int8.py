@@ -81,6 +81,12 @@ class Overflowing(PlainKernel):
         return rows.new_ones(len(rows), len(self.scale))
 
 
+@every_kernel
+@pytest.mark.parametrize("hidden", [256, 320, 384, 448, 512])
+def test_a_kernel_that_runs_here_is_right_at_every_width(kernel: Kernel, hidden: int) -> None:
+    assert fastest_kernel(2 * hidden, 4 * hidden, (5, 160), [kernel]) is kernel
+
+
 def test_a_kernel_that_fails_is_passed_over() -> None:
     assert fastest_kernel(INPUTS, OUTPUTS, (3,), [Failing]) is PlainKernel
 
