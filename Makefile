@@ -23,7 +23,7 @@ NATIVE       := $(wildcard model/native/*.cpp model/native/*.h model/native/buil
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-serve: $(SERVE_STAMP) $(NATIVE_STAMP) ## serve the bundled checkpoint on 127.0.0.1:8000 (HOST=..., PORT=...)
+serve: $(SERVE_STAMP) $(NATIVE_STAMP) ## serve the bundled checkpoints on 127.0.0.1:8000 (HOST=..., PORT=...)
 	@exec $(BIN)/ferry serve --host $(HOST) --port $(PORT)
 
 install: $(DEV_STAMP) $(NATIVE_STAMP) ## install ferry and ferry-train with everything to train and to develop
