@@ -24,7 +24,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-TEXT = "The ferry leaves at nine o'clock tomorrow morning."
+TEXT = "I would like to go to the station with you tomorrow morning."
 
 
 def open_chromium(profile: str) -> webdriver.Chrome:
