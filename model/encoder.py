@@ -118,7 +118,10 @@ class Bridge(nn.Module):
 
     def forward(self, outputs: Tensor, mask: Tensor) -> tuple[CellState, ...]:
         """``outputs`` (B, S, H) and ``mask`` (B, S) to one state for each decoder layer."""
-        weights = mask.to(outputs.dtype).unsqueeze(-1)
-        mean = (outputs * weights).sum(dim=1) / weights.sum(dim=1)  # (B, H)
-        layers = torch.tanh(self.project(mean)).chunk(self.layers, dim=-1)
+        layers = torch.tanh(self.project(self.mean(outputs, mask))).chunk(self.layers, dim=-1)
         return tuple(self.cell.begin(*layer.chunk(self.cell.parts, dim=-1)) for layer in layers)
+
+    def mean(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        """Means (B, H) of ``outputs`` over real positions."""
+        weights = mask.to(outputs.dtype).unsqueeze(-1)
+        return (outputs * weights).sum(dim=1) / weights.sum(dim=1)

@@ -9,18 +9,17 @@ rounds, to ``scale * (Q_w q_x)`` (N, O) float32.
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.native import FbgemmProduct, operators
+from model.native import NativeInt8Product, operators
 
 LARGEST_WEIGHT = 63
 OFFSET = 128  # the kernels want activations without a sign
@@ -34,6 +33,28 @@ def pack_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
     exact = weight.detach().float()
     scale = (exact.abs().amax(dim=1) / LARGEST_WEIGHT).clamp_min(1e-30)
     return (exact / scale.unsqueeze(1)).round_().to(torch.int8), scale
+
+
+class TileKernel:
+    """The tiles of AMX, by operators of our own: see ``model/native/tiles.h``. RuntimeError where there are none."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        native = operators(weight.device)
+        if native is None or not native.has_tiles():
+            raise RuntimeError("this processor has no tiles, or the operators are not built")
+        self.weight, self.scale, self.native = weight, scale, native
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """As the module says."""
+        return self._alone.multiply_integers(rows)
+
+    def whole(self, bias: Tensor, smallest: float, gates: bool) -> NativeInt8Product:
+        """The product with all that belongs to it as one operator."""
+        return self.native.int8_by_tiles(self.weight, self.scale, bias, smallest, gates)
+
+    @cached_property
+    def _alone(self) -> NativeInt8Product:
+        return self.whole(torch.zeros_like(self.scale), 0.0, False)
 
 
 class FbgemmKernel:
@@ -55,10 +76,10 @@ class FbgemmKernel:
         products: Tensor = multiply(rows, 1.0, OFFSET, self.packed)
         return products
 
-    def whole(self, bias: Tensor, smallest: float) -> FbgemmProduct | None:
+    def whole(self, bias: Tensor, smallest: float, _gates: bool) -> NativeInt8Product | None:
         """The product with all that belongs to it as one operator, where there are operators."""
         native = operators(bias.device)
-        return native and native.fbgemm_product(self.packed, bias, smallest)
+        return native and native.int8_by_fbgemm(self.packed, bias, smallest)
 
 
 class OneDnnKernel:
@@ -90,45 +111,24 @@ class PlainKernel:
         return functional.linear(rows.round(), self.weight) * self.scale
 
 
-KERNELS: tuple[Kernel, ...] = (FbgemmKernel, OneDnnKernel)
+KERNELS: tuple[Kernel, ...] = (TileKernel, FbgemmKernel, OneDnnKernel)
 
 
-def fastest_kernel(inputs: int, outputs: int, rows: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> Kernel:
-    """The kernel that takes one thread the least time here at a product (inputs, outputs) of the numbers of ``rows``.
-
-    One that fails, or differs from the plain kernel, is passed over; the plain one is always there.
-    """
-    generator = torch.Generator().manual_seed(1)
-    weight, scale = pack_weights(torch.randn(outputs, inputs, generator=generator))
-    # Integers: next to a half FBGEMM, which adds the offset first, rounds to the other side, and would be passed over.
-    samples = [(torch.randn(count, inputs, generator=generator) * 40).clamp_(-127, 127).round_() for count in rows]
-    seconds: dict[Kernel, float] = {}
-    for kernel in kernels:
-        try:
-            product = kernel(weight, scale)
-            exact = all(_agree(product(sample), sample, weight, scale) for sample in samples)
-        except (RuntimeError, AttributeError):  # the wheel, or the processor, has no such operator
-            continue
-        if exact:
-            with one_thread():
-                seconds[kernel] = sum(math.log(_seconds(product, sample)) for sample in samples)
-    return min(seconds, key=lambda kernel: seconds[kernel], default=PlainKernel)
-
-
-def _agree(found: Tensor, sample: Tensor, weight: Tensor, scale: Tensor) -> bool:
-    """Whether ``found`` are the products of integers, to float32's precision; a few channels stand for all."""
+def exact(kernel: Kernel, weight: Tensor, scale: Tensor, samples: Sequence[Tensor]) -> bool:
+    """Whether ``kernel`` gives the plain kernel's products of ``samples`` (N, I), which hold integers; a few channels
+    stand for all. One that the processor, or torch, does not have is not exact."""
     few = slice(0, 64)
-    expected = PlainKernel(weight[few], scale[few])(sample)
-    return torch.allclose(found[:, few], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    plain = PlainKernel(weight[few], scale[few])
+    try:
+        product = kernel(weight, scale)
+        return all(_agree(product(sample)[:, few], plain(sample)) for sample in samples)
+    except (RuntimeError, AttributeError):
+        return False
 
 
-def _seconds(product: Product, sample: Tensor) -> float:
-    times = []
-    for _ in range(5):
-        began = time.thread_time()  # not disturbed by what else runs here
-        product(sample)
-        times.append(time.thread_time() - began)
-    return min(times)
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """To float32's precision."""
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ The swap leaves the functions of :class:`model.seq2seq.Seq2Seq` as they are; wha
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 import torch
@@ -14,13 +13,12 @@ from torch import Tensor, nn
 
 from model.attention import MultiHeadAttention, NativeMultiHeadAttention
 from model.cells.fused import LSTMLayer
-from model.cells.layer import CellState, RecurrentLayer
-from model.cells.packed import JoinedLayer, OneDnnLSTMLayer
+from model.cells.layer import RecurrentLayer
+from model.cells.packed import JoinedLayer, OneDnnLSTMLayer, SequenceLSTMLayer
 from model.decoder import Memory, State
 from model.encoder import Bridge
-from model.int8 import fastest_kernel
 from model.native import operators
-from model.products import Bfloat16Product, Float32Product, Int8Product, Pack, can_pack
+from model.products import Bfloat16Product, Float32Product, Int8Pack, Pack, can_pack, fastest_kernel
 from model.seq2seq import Output, Seq2Seq
 from model.whole_step import whole_step
 
@@ -34,7 +32,7 @@ Swapped = TypeVar("Swapped", bound=nn.Module)
 class PackedSeq2Seq(Seq2Seq):
     """A model whose weights are packed for inference.
 
-    Encoder and bridge are float32 in every precision: they run once a sentence, and all that follows hangs on them.
+    The bridge is float32 in every precision, and so is the encoder but where its layers are LSTMs in int8.
     """
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
@@ -44,7 +42,7 @@ class PackedSeq2Seq(Seq2Seq):
             model = _shared(model)
             self.config = model.config
             self.pack = _pack(model, precision)
-            self.encoder = _swap(model.encoder, Float32Product, stepped=False)
+            self.encoder = _swap(model.encoder, Float32Product, stepped=False, layers=self.pack)
             self.bridge = ExactBridge(_swap(model.bridge, Float32Product, stepped=False))
             self.decoder = _swap(model.decoder, self.pack, stepped=True)
             native = isinstance(self.decoder.attention, NativeMultiHeadAttention)
@@ -93,9 +91,11 @@ class ExactBridge(Bridge):
         nn.Module.__init__(self)
         self.layers, self.cell, self.project = bridge.layers, bridge.cell, bridge.project
 
-    def forward(self, outputs: Tensor, mask: Tensor) -> tuple[CellState, ...]:
-        """As :meth:`Bridge.forward`."""
-        return super().forward(outputs.double(), mask)
+    def mean(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        """As :meth:`Bridge.mean`."""
+        if native := operators(outputs.device):
+            return native.masked_mean(outputs, mask)
+        return super().mean(outputs.double(), mask)
 
 
 class Table(nn.Embedding):
@@ -121,24 +121,30 @@ def _shared(model: Seq2Seq) -> Seq2Seq:
 def _pack(model: Seq2Seq, precision: Precision) -> Pack:
     if precision == "int8":
         hidden = model.config.hidden
-        return partial(Int8Product, kernel=fastest_kernel(2 * hidden, 4 * hidden, ROWS))
-    return {"float32": Float32Product, "bfloat16": Bfloat16Product}[precision]
+        return Int8Pack(fastest_kernel(2 * hidden, 4 * hidden, ROWS))
+    packs: dict[str, Pack] = {"float32": Float32Product, "bfloat16": Bfloat16Product}
+    return packs[precision]
 
 
-def _swap(module: Swapped, pack: Pack, stepped: bool) -> Swapped:
-    """``module`` with its matrices packed; layers that are not ``stepped`` unroll sequences, as they did."""
+def _swap(module: Swapped, pack: Pack, stepped: bool, layers: Pack | None = None) -> Swapped:
+    """``module`` with its matrices packed, those of recurrent ``layers`` in a way of their own.
+
+    Layers that are not ``stepped`` unroll sequences, as they did.
+    """
     for name, child in module.named_children():
-        setattr(module, name, _packed(child, pack, stepped))
+        setattr(module, name, _packed(child, pack, stepped, layers or pack))
     return module
 
 
-def _packed(child: nn.Module, pack: Pack, stepped: bool) -> nn.Module:
+def _packed(child: nn.Module, pack: Pack, stepped: bool, layers: Pack) -> nn.Module:
+    if isinstance(child, LSTMLayer) and isinstance(layers, Int8Pack) and not stepped:
+        return SequenceLSTMLayer(child, layers)
     if isinstance(child, LSTMLayer) and pack is Float32Product and can_pack(child.bias):
         return OneDnnLSTMLayer(child)
     if isinstance(child, RecurrentLayer):
-        return JoinedLayer(child, pack) if stepped and child.joined() is not None else child
+        return JoinedLayer(child, layers) if stepped and child.joined() is not None else child
     if isinstance(child, nn.Linear) and child.out_features > 1:  # one channel is a vector, and left alone
         return pack(child.weight, child.bias)
     if isinstance(child, MultiHeadAttention) and (native := operators(child.query.weight.device)):
-        return NativeMultiHeadAttention(_swap(child, pack, stepped), native)
-    return _swap(child, pack, stepped)
+        return NativeMultiHeadAttention(_swap(child, pack, stepped, layers), native)
+    return _swap(child, pack, stepped, layers)

@@ -7,25 +7,33 @@ the number of rows, and integers have no order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.int8 import FbgemmKernel, Kernel, pack_weights
+from model.int8 import KERNELS, FbgemmKernel, Kernel, PlainKernel, TileKernel, exact, one_thread, pack_weights
 from model.native import operators
 
 SMALLEST = 1e-30  # the scale of a row of zeros, in int8
 
-Pack: TypeAlias = Callable[[Tensor, Tensor | None], nn.Module]  # weight (O, I) and bias (O) to x (..., I) -> (..., O)
+
+class Pack(Protocol):
+    """Weight (O, I) and bias (O) to a product x (..., I) -> (..., O)."""
+
+    def __call__(self, weight: Tensor, bias: Tensor | None, gates: bool = False) -> nn.Module:
+        """``gates`` says that the outputs are the four of an LSTM, which a kernel may keep side by side."""
+        ...
 
 
 class Float32Product(nn.Module):
     """The product in float32, by oneDNN with blocked weights on a CPU that has it."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, gates: bool = False) -> None:
         """``weight`` (O, I) and ``bias`` (O), of any floating type."""
         super().__init__()
         self.packed = can_pack(weight)
@@ -44,7 +52,7 @@ class Bfloat16Product(nn.Module):
     rounded operands: no faster than float32, and there to try the precision out.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, gates: bool = False) -> None:
         """``weight`` (O, I) and ``bias`` (O), of any floating type."""
         super().__init__()
         rounded = weight.to(torch.bfloat16)
@@ -69,28 +77,70 @@ class Int8Product(nn.Module):
     which makes the integer sums exact and independent of the batch.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, kernel: Kernel) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, kernel: Kernel, gates: bool = False) -> None:
         """``weight`` (O, I) and ``bias`` (O), of any floating type; ``kernel`` is one of :mod:`model.int8`."""
         super().__init__()
         self.outputs = weight.shape[0]
-        self.product = kernel(*pack_weights(weight))
+        product = kernel(*pack_weights(weight))
         self.bias = torch.zeros(self.outputs) if bias is None else bias.float()
         self.smallest = torch.tensor(SMALLEST)
         self.native = operators(weight.device)
-        self.whole = self.product.whole(self.bias, SMALLEST) if isinstance(self.product, FbgemmKernel) else None
+        self.whole = (
+            product.whole(self.bias, SMALLEST, gates) if isinstance(product, TileKernel | FbgemmKernel) else None
+        )
+        self.product = product if self.whole is None else None  # whose weights the whole holds
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``inputs`` (..., I) float32 to (..., O) float32."""
         if self.whole is not None:
             return self.whole.multiply(inputs)
+        assert self.product is not None, "there is one where there is no whole"
         rows = inputs.reshape(-1, inputs.shape[-1])  # (N, I)
         if self.native:
             scaled, scale = self.native.scale_rows(rows, SMALLEST)
             restored = self.native.restore_rows(self.product(scaled), scale, self.bias)
             return restored.view(*inputs.shape[:-1], self.outputs)
         scale = torch.add(self.smallest, rows.abs().amax(dim=1, keepdim=True), alpha=1 / 127)  # (N, 1)
-        products = torch.addcmul(self.bias, self.product(rows / scale), scale)  # (N, O)
+        products = torch.addcmul(self.bias, self.product(rows * scale.reciprocal()), scale)  # (N, O)
         return products.view(*inputs.shape[:-1], self.outputs)
+
+
+class Int8Pack(NamedTuple):
+    """Packs products of int8."""
+
+    kernel: Kernel
+
+    def __call__(self, weight: Tensor, bias: Tensor | None, gates: bool = False) -> Int8Product:
+        """As :class:`Pack` says."""
+        return Int8Product(weight, bias, self.kernel, gates)
+
+
+def fastest_kernel(inputs: int, outputs: int, rows: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> Kernel:
+    """The kernel that takes one thread the least time here at a product (inputs, outputs) of the numbers of ``rows``.
+
+    What fails or is not exact is passed over; the plain kernel is always there.
+    """
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(outputs, inputs, generator=generator)
+    packed = pack_weights(weight)
+    # Integers: next to a half FBGEMM, which adds the offset first, rounds to the other side, and would be passed over.
+    samples = [(torch.randn(count, inputs, generator=generator) * 40).clamp_(-127, 127).round_() for count in rows]
+    seconds: dict[Kernel, float] = {}
+    for kernel in kernels:
+        if exact(kernel, *packed, samples):
+            product = Int8Product(weight, None, kernel)
+            with one_thread():
+                seconds[kernel] = sum(math.log(_seconds(product, sample)) for sample in samples)
+    return min(seconds, key=lambda kernel: seconds[kernel], default=PlainKernel)
+
+
+def _seconds(product: Int8Product, sample: Tensor) -> float:
+    times = []
+    for _ in range(5):
+        began = time.thread_time()  # not disturbed by what else runs here
+        product(sample)
+        times.append(time.thread_time() - began)
+    return min(times)
 
 
 def can_pack(weight: Tensor) -> bool:

@@ -11,7 +11,7 @@ from model.attention import NativeMultiHeadAttention
 from model.cells.layer import CellState
 from model.cells.packed import JoinedLayer
 from model.decoder import Decoder, Memory, State
-from model.native import FbgemmProduct
+from model.native import NativeInt8Product
 from model.products import Int8Product
 
 
@@ -53,7 +53,7 @@ def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:
         return None
 
 
-def _whole(product: nn.Module) -> FbgemmProduct:
+def _whole(product: nn.Module) -> NativeInt8Product:
     if not isinstance(product, Int8Product) or product.whole is None:
         raise ValueError("a product has no operator")
     return product.whole

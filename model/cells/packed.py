@@ -24,12 +24,11 @@ class JoinedLayer(RecurrentLayer):
             raise ValueError(f"a step of {type(layer).__name__} is not one product; leave it as it is")
         weight, bias = joined
         self.recurrent_inputs = weight.shape[1] > layer.inputs
-        self.product = pack(weight, bias)
+        self.product = pack(weight, bias, gates=isinstance(layer, LSTMLayer))
         self.layer = layer
         self.native = operators(weight.device) if isinstance(layer, LSTMLayer) else None
         self.whole = self.product.whole if self.native and isinstance(self.product, Int8Product) else None
-        for name in {"weight_ih", "weight_hh", "bias"} & {name for name, _ in layer.named_parameters()}:
-            delattr(layer, name)
+        _strip(layer)
 
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Step over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
@@ -47,6 +46,57 @@ class JoinedLayer(RecurrentLayer):
         if self.native:
             return CellState(*self.native.lstm_gates(self.product(seen), state.cell))
         return self.layer.advance(self.product(seen), state)
+
+
+class SequenceLSTMLayer(RecurrentLayer):
+    """An LSTM over whole sequences, the products with its inputs being one product of all positions.
+
+    Inputs and state have a scale each in int8, which :class:`JoinedLayer` has for both together.
+    """
+
+    def __init__(self, layer: LSTMLayer, pack: Pack) -> None:
+        """Packs the weights of ``layer``."""
+        super().__init__(layer.inputs, layer.hidden)
+        self.inputs_product = pack(layer.weight_ih, layer.bias)
+        self.recurrent_product = pack(layer.weight_hh, None, gates=True)
+        self.native, self.layer = operators(layer.bias.device), layer
+        _strip(layer)
+        products = (self.inputs_product, self.recurrent_product)
+        wholes = [
+            product.whole for product in products if isinstance(product, Int8Product) and product.whole is not None
+        ]
+        self.wholes = tuple(wholes) if len(wholes) == len(products) else None
+
+    @staticmethod
+    def begin(*parts: Tensor) -> CellState:
+        """``hidden`` and ``cell``, (N, H) each."""
+        return LSTMLayer.begin(*parts)
+
+    def start(self, rows: int) -> CellState:
+        """Zero state for ``rows`` sequences."""
+        zeros = torch.zeros(rows, self.hidden)
+        return CellState(zeros, zeros)
+
+    def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
+        if self.wholes is not None:
+            inputs, recurrent = self.wholes
+            outputs, hidden, cell = inputs.unroll(sequence, recurrent, state.hidden, state.cell)
+            return outputs, CellState(hidden, cell)
+        steps = []
+        for products in self.inputs_product(sequence):
+            gates = products + self.recurrent_product(state.hidden)
+            if self.native:
+                state = CellState(*self.native.lstm_gates(gates, state.cell))
+            else:
+                state = self.layer.advance(gates, state)
+            steps.append(state.hidden)
+        return torch.stack(steps), state
+
+    def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
+        """One position: ``inputs`` (N, I) and the state before it give the state after it."""
+        _, after = self.forward(inputs.unsqueeze(0), state)
+        return after
 
 
 class OneDnnLSTMLayer(RecurrentLayer):
@@ -100,3 +150,9 @@ class OneDnnLSTMLayer(RecurrentLayer):
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
         _, after = self.forward(inputs.unsqueeze(0), state)
         return after
+
+
+def _strip(layer: RecurrentLayer) -> None:
+    """Take the weights from ``layer`` that have been packed."""
+    for name in {"weight_ih", "weight_hh", "bias"} & {name for name, _ in layer.named_parameters()}:
+        delattr(layer, name)

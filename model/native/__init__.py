@@ -21,7 +21,7 @@ SOURCES = Path(__file__).parent
 FOLDER = SOURCES  # of the libraries
 
 
-class FbgemmProduct(Protocol):
+class NativeInt8Product(Protocol):
     """All of :class:`model.products.Int8Product` in one call."""
 
     def multiply(self, inputs: Tensor) -> Tensor:
@@ -32,11 +32,22 @@ class FbgemmProduct(Protocol):
         """Inputs (N, I) and a state of (N, H) each, multiplied side by side, to the next ``h`` and ``c``."""
         ...
 
+    def unroll(
+        self, sequence: Tensor, recurrent: NativeInt8Product, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sequence (T, N, I) to the outputs (T, N, H) of an LSTM from a state on, ``recurrent`` multiplying ``h``; and
+        its last state."""
+        ...
+
+    def multiply_integers(self, rows: Tensor) -> Tensor:
+        """Rows (N, I) of whole numbers from -127 to 127 to (N, O), without a scale of their own."""
+        ...
+
 
 class DecoderStep(Protocol):
     """:meth:`model.decoder.Decoder.step` with the embedding before it, in one call, without its attention weights."""
 
-    def add_layer(self, product: FbgemmProduct, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> None:
+    def add_layer(self, product: NativeInt8Product, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> None:
         """The next layer up, with its layer normalisation (H) if it has one."""
         ...
 
@@ -60,15 +71,23 @@ class Operators(NamedTuple):
     """Products (N, O), scales (N, 1) and bias (O) to ``bias + scale * product``, in place."""
     lstm_gates: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     """Products (N, 4H) in the order of :class:`model.cells.fused.LSTMLayer` and ``c`` (N, H) to ``h`` and ``c``."""
+    masked_mean: Callable[[Tensor, Tensor], Tensor]
+    """Outputs (B, S, H) and mask (B, S) bool to their means (B, H) over what is true, summed in float64."""
     attend: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
     """Queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S) bool and the number of heads to their
     contexts side by side (B, Q, H) and their mean weights (B, Q, S): Vaswani et al. 2017, equation 1."""
     best_extensions: Callable[[Tensor, Tensor, int, int, int, Sequence[int], Tensor | None, Tensor | None], Tensor]
     """Logits (B * J, V), costs (B, J), how many are wanted, columns padded to, the end's column, barred columns, forced
     slots and columns (F) int64 to keys (B, M + J): see :func:`model.search.extensions.best_extensions`."""
-    fbgemm_product: Callable[[Any, Tensor, float], FbgemmProduct]
+    int8_by_fbgemm: Callable[[Any, Tensor, float], NativeInt8Product]
     """FBGEMM's packed weights, bias (O) and what is added to each row's scale."""
-    decoder_step: Callable[[Tensor, float, FbgemmProduct, FbgemmProduct, FbgemmProduct, int, bool], DecoderStep]
+    int8_by_tiles: Callable[[Tensor, Tensor, Tensor, float, bool], NativeInt8Product]
+    """Integer weights (O, I), scales and bias (O), what is added to each row's scale, and whether they are gates."""
+    has_tiles: Callable[[], bool]
+    """Whether the processor has AMX; without it ``int8_by_tiles`` gives the same integers by far too slow loops."""
+    decoder_step: Callable[
+        [Tensor, float, NativeInt8Product, NativeInt8Product, NativeInt8Product, int, bool], DecoderStep
+    ]
     """Embeddings (V, E) and their factor, the products of the query, the mixed heads and the features, the number of
     heads, and whether the layers are residual."""
 
@@ -129,8 +148,11 @@ def _load(capability: str) -> Operators | None:
         known.scale_rows.default,
         known.restore_rows_.default,
         known.lstm_gates.default,
+        known.masked_mean.default,
         known.attend.default,
         known.best_extensions.default,
-        torch.classes.ferry.FbgemmProduct,
+        known.int8_by_fbgemm.default,
+        known.int8_by_tiles.default,
+        known.has_tiles.default,
         torch.classes.ferry.DecoderStep,
     )

@@ -21,7 +21,17 @@ from model.native import FOLDER, SOURCES, library_file
 # As torch compiles its own kernels for each of its capabilities.
 FLAGS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
-    "AVX512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
+    "AVX512": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+        "-mamx-tile",
+        "-mamx-int8",
+    ],
     "DEFAULT": [],
 }
 

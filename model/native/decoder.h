@@ -2,7 +2,6 @@
 // multi-head attention, call for call, without the way through Python between the calls.
 #pragma once
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/tanh.h>
@@ -19,8 +18,7 @@ namespace ferry {
 
 class DecoderStep : public torch::CustomClassHolder {
  public:
-  using Product = c10::intrusive_ptr<FbgemmProduct>;
-  using Parts = std::vector<at::Tensor>;
+  using Product = c10::intrusive_ptr<Int8Product>;
 
   // Embeddings (V, E) and what multiplies them, the three products around the attention, and whether layers above the
   // bottom add their input.
@@ -47,14 +45,15 @@ class DecoderStep : public torch::CustomClassHolder {
     at::Tensor sequence, context;
     for (size_t number = 0; number < layers_.size(); ++number) {
       const Layer& layer = layers_[number];
-      const at::Tensor inputs = number ? at::cat({sequence, context}, 1) : at::embedding(table_, token).to(at::kFloat).mul_(scale_);
-      auto [output, after] = layer.product->lstm(inputs, hidden[number], cell[number]);
+      Parts rows = number ? Parts{sequence, context} : Parts{at::embedding(table_, token).to(at::kFloat).mul_(scale_)};
+      rows.push_back(hidden[number]);
+      auto [output, after] = layer.product->kernel().lstm(rows, cell[number]);
       hiddens.push_back(output);
       cells.push_back(after);
       sequence = layer.normalised(number && residual_ ? output.add(sequence) : output);
       if (number == 0) context = attended(sequence, keys, mask);
     }
-    return {at::tanh(combine_->multiply(at::cat({sequence, context}, 1))), hiddens, cells};
+    return {at::tanh(combine_->kernel().multiply({sequence, context})), hiddens, cells};
   }
 
  private:

@@ -1,50 +1,202 @@
-// A matrix product of int8 by FBGEMM with all that belongs to it: see model.products.Int8Product, whose steps it takes
-// in one call.
+// A matrix product of int8 with all that belongs to it, in one call: model.products.Int8Product.
 #pragma once
 
 #include <ATen/native/quantized/PackedParams.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
 #include <torch/custom_class.h>
 
+#include <memory>
 #include <tuple>
 #include <utility>
 
-#include "layers.h"
+#include "tiles.h"
 
 namespace ferry {
 
-class FbgemmProduct : public torch::CustomClassHolder {
+using Parts = std::vector<at::Tensor>;
+using LSTMState = std::tuple<at::Tensor, at::Tensor>;
+using Unrolled = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+// Computes `bias + s_w s_x (Q_w q_x)` of float32 rows, which are given in parts that stand side by side.
+class Int8Kernel {
+ public:
+  virtual ~Int8Kernel() = default;
+  virtual int64_t outputs() const = 0;
+
+  // Rows (N, I) to (N, O).
+  virtual at::Tensor multiply(const Parts& rows) const = 0;
+
+  // h_t and c_t (N, H) of rows [x_t; h_{t-1}] and of c_{t-1} (N, H); the products are gates.
+  virtual LSTMState lstm(const Parts& rows, const at::Tensor& cell) const = 0;
+
+  // Outputs (T, N, H) and the last state of an LSTM whose products with its inputs are given, (T, N, 4H), from h and c
+  // (N, H) on; these are the products with h.
+  virtual Unrolled unroll(const at::Tensor& products, at::Tensor hidden, at::Tensor cell) const = 0;
+
+  // Rows (N, I) of integers to `bias + s_w (Q_w x)` (N, O).
+  virtual at::Tensor multiply_integers(const at::Tensor& rows) const = 0;
+};
+
+class FbgemmKernel : public Int8Kernel {
  public:
   using Packed = c10::intrusive_ptr<LinearPackedParamsBase>;
 
   // `packed` integer weights (O, I) with a scale for each channel, bias (O), what is added to each row's scale.
-  FbgemmProduct(Packed packed, at::Tensor bias, double smallest)
+  FbgemmKernel(Packed packed, at::Tensor bias, double smallest)
       : packed_(std::move(packed)), bias_(std::move(bias)), smallest_(smallest) {}
 
-  // Rows (..., I) to (..., O).
-  at::Tensor multiply(const at::Tensor& inputs) {
-    auto sizes = inputs.sizes().vec();
-    sizes.back() = bias_.size(0);
-    return product(inputs.reshape({-1, inputs.size(-1)})).view(sizes);
-  }
+  int64_t outputs() const override { return bias_.size(0); }
 
-  // h_t and c_t (N, H) of the inputs (N, I) and of h_{t-1} and c_{t-1}, which `packed` multiplies side by side.
-  std::tuple<at::Tensor, at::Tensor> lstm(const at::Tensor& inputs, const at::Tensor& hidden, const at::Tensor& cell) {
-    return lstm_gates(product(at::cat({inputs, hidden}, 1)), cell);
-  }
-
- private:
-  at::Tensor product(const at::Tensor& rows) {
-    auto [scaled, scales] = scale_rows(rows, smallest_);
+  at::Tensor multiply(const Parts& rows) const override {
+    auto [scaled, scales] = scale_rows(rows.size() == 1 ? rows.front() : at::cat(rows, 1), smallest_);
     at::Tensor products = packed_->apply_with_input_q_dq_qweight_dq_output_fp32(scaled, 1.0, zero);
     return restore_rows_(products, scales, bias_);
   }
 
+  LSTMState lstm(const Parts& rows, const at::Tensor& cell) const override { return lstm_gates(multiply(rows), cell); }
+
+  Unrolled unroll(const at::Tensor& products, at::Tensor hidden, at::Tensor cell) const override {
+    std::vector<at::Tensor> steps;
+    for (int64_t step = 0; step < products.size(0); ++step) {
+      std::tie(hidden, cell) = lstm_gates(multiply({hidden}).add_(products[step]), cell);
+      steps.push_back(hidden);
+    }
+    return {at::stack(steps), hidden, cell};
+  }
+
+  at::Tensor multiply_integers(const at::Tensor& rows) const override {
+    return packed_->apply_with_input_q_dq_qweight_dq_output_fp32(rows, 1.0, zero).add_(bias_);
+  }
+
+ private:
   static constexpr int64_t zero = 128;  // FBGEMM wants activations without a sign
 
   Packed packed_;
   at::Tensor bias_;
   double smallest_;
 };
+
+class TileKernel : public Int8Kernel {
+ public:
+  TileKernel(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates)
+      : weights_(weight, scale, bias, gates), smallest_(smallest) {}
+
+  int64_t outputs() const override { return weights_.outputs; }
+
+  at::Tensor multiply(const Parts& rows) const override { return product(TiledRows(rows, smallest_)); }
+
+  // Rows to products (N, O).
+  at::Tensor product(const TiledRows& rows) const {
+    const int64_t width = outputs();
+    at::Tensor products = at::empty({rows.count, width}, at::TensorOptions().dtype(at::kFloat));
+    float* numbers = products.mutable_data_ptr<float>();
+    weights_.multiply(rows, [&](int64_t block, int64_t first, int64_t count, const TiledWeights::Sums& sums) {
+      const float *scales = weights_.scales(block), *biases = weights_.biases(block);
+      for (int64_t number = 0; number < block_tiles; ++number, scales += tile_side, biases += tile_side) {
+        const auto columns = weights_.place(block, number);
+        for (int64_t high = 0; high * tile_side < count; ++high) {
+          const int64_t row = first + high * tile_side, most = std::min(tile_side, first + count - row);
+          restore_tile(sums.of(high, number), rows.scales + row, scales, biases, most, columns.count, numbers + row * width + columns.first, width);
+        }
+      }
+    });
+    return products;
+  }
+
+  LSTMState lstm(const Parts& rows, const at::Tensor& given) const override {
+    if (!weights_.gates) return lstm_gates(multiply(rows), given);
+    const at::Tensor cell = given.contiguous();
+    at::Tensor hidden = at::empty_like(cell), after = at::empty_like(cell);
+    advance(rows, nullptr, cell, hidden.mutable_data_ptr<float>(), after.mutable_data_ptr<float>());
+    return {hidden, after};
+  }
+
+  Unrolled unroll(const at::Tensor& products, at::Tensor hidden, at::Tensor given) const override {
+    TORCH_CHECK(weights_.gates, "there must be four gates");
+    check(products, "products", 3);
+    at::Tensor outputs = at::empty({products.size(0), products.size(1), hidden.size(1)}, products.options());
+    at::Tensor cell = given.clone(at::MemoryFormat::Contiguous);
+    for (int64_t step = 0; step < products.size(0); ++step) {
+      at::Tensor output = outputs[step];
+      advance({hidden}, products[step].const_data_ptr<float>(), cell, output.mutable_data_ptr<float>(), cell.mutable_data_ptr<float>());
+      hidden = output;
+    }
+    return {outputs, hidden, cell};
+  }
+
+  at::Tensor multiply_integers(const at::Tensor& rows) const override { return product(TiledRows({rows}, 0.0, false)); }
+
+ private:
+  // `added` (N, 4H) to the gates, if it is there, instead of the bias; `after` may be where `cell` is.
+  void advance(const Parts& parts, const float* added, const at::Tensor& cell, float* hiddens, float* after) const {
+    const TiledRows rows(parts, smallest_);
+    const int64_t hidden = outputs() / block_tiles;
+    check(cell, "cells", 2);
+    TORCH_CHECK(cell.size(0) == rows.count && cell.size(1) == hidden, "the products do not fit the cells");
+    const float* before = cell.const_data_ptr<float>();
+    weights_.multiply(rows, [&](int64_t block, int64_t first, int64_t count, const TiledWeights::Sums& sums) {
+      const auto units = weights_.place(block, 0);
+      const float *scales = weights_.scales(block), *biases = weights_.biases(block);
+      const int64_t stride = added ? hidden : tile_side;  // from a gate's addends to the next one's
+      for_vectors(units.count, [&](int64_t place, int64_t size) {
+        const auto scale = [&](int64_t number) { return Vec::loadu(scales + number * tile_side + place); };
+        const Vec all[block_tiles] = {scale(0), scale(1), scale(2), scale(3)};
+        for (int64_t row = 0; row < count; ++row) {
+          const Vec factor(rows.scales[first + row]);
+          const int64_t high = row / tile_side, start = (first + row) * hidden + units.first + place;
+          const int64_t within = row % tile_side * tile_side + place;
+          const float* addends = added ? added + (first + row) * block_tiles * hidden + units.first + place : biases + place;
+          const auto gate = [&](int64_t number) {
+            return at::vec::fmadd(scaled(sums.of(high, number) + within, all[number]), factor, load(addends + number * stride, size));
+          };
+          lstm_units(gate(0), gate(1), gate(2), gate(3), before + start, hiddens + start, after + start, size);
+        }
+      });
+    });
+  }
+
+  TiledWeights weights_;
+  double smallest_;
+};
+
+class Int8Product : public torch::CustomClassHolder {
+ public:
+  explicit Int8Product(std::unique_ptr<const Int8Kernel> kernel) : kernel_(std::move(kernel)) {}
+
+  const Int8Kernel& kernel() const { return *kernel_; }
+
+  // Rows (..., I) to (..., O).
+  at::Tensor multiply(const at::Tensor& inputs) const {
+    auto sizes = inputs.sizes().vec();
+    sizes.back() = kernel_->outputs();
+    return kernel_->multiply({inputs.reshape({-1, inputs.size(-1)})}).view(sizes);
+  }
+
+  // h_t and c_t (N, H) of the inputs (N, I), and of h_{t-1} and c_{t-1}.
+  LSTMState lstm(const at::Tensor& inputs, const at::Tensor& hidden, const at::Tensor& cell) const {
+    return kernel_->lstm({inputs, hidden}, cell);
+  }
+
+  // Outputs (T, N, H) and the last state of an LSTM over (T, N, I) from h and c (N, H) on; `recurrent` multiplies h.
+  Unrolled unroll(const at::Tensor& sequence, const c10::intrusive_ptr<Int8Product>& recurrent, const at::Tensor& hidden, const at::Tensor& cell) const {
+    return recurrent->kernel_->unroll(multiply(sequence), hidden, cell);
+  }
+
+  // See Int8Kernel.
+  at::Tensor multiply_integers(const at::Tensor& rows) const { return kernel_->multiply_integers(rows); }
+
+ private:
+  std::unique_ptr<const Int8Kernel> kernel_;
+};
+
+inline c10::intrusive_ptr<Int8Product> int8_by_fbgemm(const FbgemmKernel::Packed& packed, const at::Tensor& bias, double smallest) {
+  return c10::make_intrusive<Int8Product>(std::make_unique<FbgemmKernel>(packed, bias, smallest));
+}
+
+// Weights (O, I) int8, a scale and a bias (O) for each channel; `gates` if they are those of an LSTM.
+inline c10::intrusive_ptr<Int8Product> int8_by_tiles(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates) {
+  return c10::make_intrusive<Int8Product>(std::make_unique<TileKernel>(weight, scale, bias, smallest, gates));
+}
 
 }  // namespace ferry

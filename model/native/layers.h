@@ -21,7 +21,12 @@ inline void check(const at::Tensor& tensor, const char* name, int64_t dimensions
   TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
 }
 
-// Rows (N, I) over their scales (N, 1), max|x| / 127 each, and those scales; `smallest` is added for rows of zeros.
+// A row's scale, of the largest of its numbers; `smallest` is added for rows of zeros.
+inline float row_scale(const Vec& peak, double smallest) {
+  return static_cast<float>(smallest) + largest(peak) * static_cast<float>(1.0 / 127.0);
+}
+
+// Rows (N, I) over their scales (N, 1), max|x| / 127 each, and those scales.
 inline std::tuple<at::Tensor, at::Tensor> scale_rows(const at::Tensor& given, double smallest) {
   const at::Tensor rows = given.contiguous();
   check(rows, "rows", 2);
@@ -33,10 +38,10 @@ inline std::tuple<at::Tensor, at::Tensor> scale_rows(const at::Tensor& given, do
     const float* numbers = from + row * width;
     Vec peak(0.0f);  // what a last, shorter vector lacks is 0 as well
     for_vectors(width, [&](int64_t place, int64_t size) { peak = at::vec::maximum(peak, load(numbers + place, size).abs()); });
-    scale[row] = static_cast<float>(smallest) + largest(peak) * static_cast<float>(1.0 / 127.0);
-    const Vec divisor(scale[row]);
+    scale[row] = row_scale(peak, smallest);
+    const Vec factor(1.0f / scale[row]);
     for_vectors(width, [&](int64_t place, int64_t size) {
-      store(load(numbers + place, size) / divisor, to + row * width + place, size);
+      store(load(numbers + place, size) * factor, to + row * width + place, size);
     });
   });
   return {scaled, scales};
@@ -61,6 +66,13 @@ inline at::Tensor restore_rows_(at::Tensor products, const at::Tensor& scales, c
   return products;
 }
 
+// LSTM: writes h_t and c_t, of `size` units, of their gates before the nonlinearities and of c_{t-1}.
+inline void lstm_units(const Vec& input, const Vec& forget, const Vec& candidate, const Vec& output, const float* before, float* hidden, float* cell, int64_t size) {
+  const Vec after = sigmoid(forget) * load(before, size) + sigmoid(input) * tanh(candidate);
+  store(after, cell, size);
+  store(sigmoid(output) * tanh(after), hidden, size);
+}
+
 // LSTM: h_t and c_t (N, H) of the products (N, 4H), in the order input, forget, candidate, output, and c_{t-1} (N, H).
 inline std::tuple<at::Tensor, at::Tensor> lstm_gates(const at::Tensor& products, const at::Tensor& given) {
   const at::Tensor cells = given.contiguous();
@@ -74,15 +86,36 @@ inline std::tuple<at::Tensor, at::Tensor> lstm_gates(const at::Tensor& products,
   for_rows(count, 16 * hidden, [&](int64_t row) {  // five of them are exponentials
     const float* gate = gates + 4 * row * hidden;
     for_vectors(hidden, [&](int64_t place, int64_t size) {
-      const Vec write = sigmoid(load(gate + place, size)), forget = sigmoid(load(gate + hidden + place, size));
-      const Vec candidate = tanh(load(gate + 2 * hidden + place, size));
-      const Vec read = sigmoid(load(gate + 3 * hidden + place, size));
-      const Vec cell = forget * load(before + row * hidden + place, size) + write * candidate;
-      store(cell, c + row * hidden + place, size);
-      store(read * tanh(cell), h + row * hidden + place, size);
+      const auto at = [&](int64_t number) { return load(gate + number * hidden + place, size); };
+      lstm_units(at(0), at(1), at(2), at(3), before + row * hidden + place, h + row * hidden + place, c + row * hidden + place, size);
     });
   });
   return {hiddens, after};
+}
+
+// Means (B, H) over the positions of outputs (B, S, H) at which mask (B, S) is true, summed in float64; 0/0 if none is.
+inline at::Tensor masked_mean(const at::Tensor& outputs, const at::Tensor& masked) {
+  const at::Tensor mask = masked.contiguous();
+  TORCH_CHECK(outputs.dim() == 3 && outputs.scalar_type() == at::kFloat && outputs.stride(2) == 1, "outputs must be (B, S, H) float32");
+  const int64_t batch = outputs.size(0), positions = outputs.size(1), hidden = outputs.size(2);
+  TORCH_CHECK(mask.scalar_type() == at::kBool && mask.dim() == 2 && mask.size(0) == batch && mask.size(1) == positions, "mask must be (B, S) bool");
+  at::Tensor means = at::empty({batch, hidden}, outputs.options());
+  const float* numbers = outputs.const_data_ptr<float>();
+  const bool* real = mask.const_data_ptr<bool>();
+  float* mean = means.mutable_data_ptr<float>();
+  const int64_t sentence_stride = outputs.stride(0), position_stride = outputs.stride(1);
+  for_rows(batch, 2 * positions * hidden, [&](int64_t sentence) {
+    std::vector<double> sums(hidden, 0.0);
+    int64_t count = 0;
+    for (int64_t position = 0; position < positions; ++position) {
+      if (!real[sentence * positions + position]) continue;
+      const float* from = numbers + sentence * sentence_stride + position * position_stride;
+      for (int64_t unit = 0; unit < hidden; ++unit) sums[unit] += from[unit];
+      ++count;
+    }
+    for (int64_t unit = 0; unit < hidden; ++unit) mean[sentence * hidden + unit] = static_cast<float>(sums[unit] / static_cast<double>(count));
+  });
+  return means;
 }
 
 // Multi-head attention between its products: queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S);

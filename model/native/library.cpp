@@ -8,10 +8,14 @@
 #include "layers.h"
 
 TORCH_LIBRARY(ferry, library) {
-  library.class_<ferry::FbgemmProduct>("FbgemmProduct")
-      .def(torch::init<ferry::FbgemmProduct::Packed, at::Tensor, double>())
-      .def("multiply", &ferry::FbgemmProduct::multiply)
-      .def("lstm", &ferry::FbgemmProduct::lstm);
+  library.class_<ferry::Int8Product>("Int8Product")
+      .def("multiply", &ferry::Int8Product::multiply)
+      .def("lstm", &ferry::Int8Product::lstm)
+      .def("unroll", &ferry::Int8Product::unroll)
+      .def("multiply_integers", &ferry::Int8Product::multiply_integers);
+  library.def("int8_by_fbgemm", ferry::int8_by_fbgemm);
+  library.def("int8_by_tiles", ferry::int8_by_tiles);
+  library.def("has_tiles() -> bool", ferry::has_tiles);
   library.class_<ferry::DecoderStep>("DecoderStep")
       .def(torch::init<at::Tensor, double, ferry::DecoderStep::Product, ferry::DecoderStep::Product,
                        ferry::DecoderStep::Product, int64_t, bool>())
@@ -20,6 +24,7 @@ TORCH_LIBRARY(ferry, library) {
   library.def("scale_rows(Tensor rows, float smallest) -> (Tensor, Tensor)", ferry::scale_rows);
   library.def("restore_rows_(Tensor(a!) products, Tensor scales, Tensor bias) -> Tensor(a!)", ferry::restore_rows_);
   library.def("lstm_gates(Tensor products, Tensor cells) -> (Tensor, Tensor)", ferry::lstm_gates);
+  library.def("masked_mean(Tensor outputs, Tensor mask) -> Tensor", ferry::masked_mean);
   library.def("attend(Tensor queries, Tensor keys, Tensor mask, int heads) -> (Tensor, Tensor)", ferry::attend);
   library.def(
       "best_extensions(Tensor logits, Tensor costs, int wanted, int padded, int end, int[] barred, "

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.int8 import KERNELS, Kernel, PlainKernel, fastest_kernel, pack_weights
+from model.int8 import KERNELS, Kernel, PlainKernel, pack_weights
+from model.products import fastest_kernel
 
 INPUTS, OUTPUTS = 70, 24
 

@@ -182,12 +182,12 @@ def test_operators_take_what_is_not_contiguous(operators: Operators) -> None:
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_self_attention_layer_is_served(operators: Operators, precision: Precision) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("int8", 0.1)])
+def test_a_self_attention_layer_is_served(operators: Operators, precision: Precision, tolerance: float) -> None:
     trained = tiny_model(3, dtype=torch.float32, self_attention=True)
     source, lengths = torch.tensor([[5, 6, 7, 3], [9, 3, 0, 0]]), torch.tensor([4, 2])
     memory, expected = prepare(trained, precision).model.encode(source, lengths), trained.encode(source, lengths)
-    torch.testing.assert_close(memory.values[expected.mask], expected.values[expected.mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(memory.values[expected.mask], expected.values[expected.mask], atol=tolerance, rtol=1e-5)
 
 
 def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ def test_every_choice_of_the_model_can_be_prepared(
 ) -> None:
     choices = {**choices, "input_feeding": input_feeding, "self_attention": True, "decoder_layers": 3}
     found = stepped(prepared(precision, **choices))
-    torch.testing.assert_close(found, stepped(trained(**choices)), atol=TOLERANCE[precision], rtol=1e-5)
+    # What is rounded passes through four layers here, and is fed back.
+    torch.testing.assert_close(found, stepped(trained(**choices)), atol=2 * TOLERANCE[precision], rtol=1e-5)
 
 
 @every_precision

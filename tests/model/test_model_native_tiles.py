@@ -1,0 +1,125 @@
+"""Products of int8 in tiles: by AMX where the processor has it, elsewhere by loops that take the same steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import native
+from model.int8 import pack_weights
+from model.native import NativeInt8Product, Operators
+from model.products import SMALLEST
+
+CPU = torch.device("cpu")
+
+every_count = pytest.mark.parametrize("count", [1, 16, 17, 32, 33, 80])  # of rows; a tile has 16, two are a block
+# A tile of weights is 64 deep and 16 wide, and four are a block; those of gates stand for 16 units.
+every_shape = pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (3, 20), (70, 24), (130, 132), (200, 400)])
+every_layout = pytest.mark.parametrize("gates", [False, True])
+
+
+@pytest.fixture
+def operators() -> Iterator[Operators]:
+    found = native.operators(CPU)
+    if found is None:
+        pytest.skip("the operators are not built")
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(1)
+        yield found
+
+
+def tiled(operators: Operators, weight: Tensor, bias: Tensor, gates: bool) -> NativeInt8Product:
+    return operators.int8_by_tiles(*pack_weights(weight), bias, SMALLEST, gates)
+
+
+def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows as integers, and their scales."""
+    scale = SMALLEST + rows.abs().amax(dim=1, keepdim=True) * torch.tensor(1 / 127)
+    return (rows * scale.reciprocal()).round(), scale
+
+
+@every_count
+@every_shape
+@every_layout
+def test_products_are_those_of_the_integers(
+    operators: Operators, count: int, inputs: int, outputs: int, gates: bool
+) -> None:
+    weight, bias, rows = torch.randn(outputs, inputs), torch.randn(outputs), torch.randn(count, inputs) * 5
+    integers, scale = rounded(rows)
+    packed, channels = pack_weights(weight)
+    exact = (integers.double() @ packed.double().t()) * channels * scale + bias
+    found = tiled(operators, weight, bias, gates).multiply(rows)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-5)
+
+
+@every_count
+@every_layout
+def test_a_row_does_not_depend_on_the_others(operators: Operators, count: int, gates: bool) -> None:
+    product = tiled(operators, torch.randn(132, 70), torch.randn(132), gates)
+    rows = torch.randn(100, 70)
+    assert torch.equal(product.multiply(rows[:count]), product.multiply(rows)[:count])
+
+
+def test_threads_change_nothing(operators: Operators) -> None:
+    product, rows = tiled(operators, torch.randn(1000, 300), torch.randn(1000), False), torch.randn(50, 300)
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(product.multiply(rows))
+    torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+def test_integers_are_multiplied_as_they_are(operators: Operators) -> None:
+    weight, rows = torch.randint(-63, 64, (20, 70)), torch.randint(-90, 91, (18, 70))
+    product = operators.int8_by_tiles(weight.to(torch.int8), torch.ones(20), torch.zeros(20), 0.0, False)
+    assert torch.equal(product.multiply_integers(rows.float()), (rows @ weight.t()).float())
+
+
+def test_rows_of_zeros_give_the_bias(operators: Operators) -> None:
+    bias = torch.randn(20)
+    assert torch.equal(
+        tiled(operators, torch.randn(20, 70), bias, False).multiply(torch.zeros(2, 70)), bias.expand(2, 20)
+    )
+
+
+@every_count
+@pytest.mark.parametrize("hidden", [5, 16, 24, 40])
+@every_layout
+def test_a_step_of_an_lstm_is_its_product_and_its_gates(
+    operators: Operators, count: int, hidden: int, gates: bool
+) -> None:
+    weight, bias = torch.randn(4 * hidden, 12 + hidden), torch.randn(4 * hidden)
+    inputs, state, cell = torch.randn(count, 12), torch.randn(count, hidden), torch.randn(count, hidden)
+    product = tiled(operators, weight, bias, gates)
+    expected = operators.lstm_gates(product.multiply(torch.cat([inputs, state], dim=1)), cell)
+    assert all(torch.equal(*pair) for pair in zip(product.lstm(inputs, state, cell), expected, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_sequence_is_stepped_through(operators: Operators, count: int) -> None:
+    hidden, sequence = 24, torch.randn(7, count, 12)
+    inputs = tiled(operators, torch.randn(4 * hidden, 12), torch.randn(4 * hidden), False)
+    recurrent = tiled(operators, torch.randn(4 * hidden, hidden), torch.zeros(4 * hidden), True)
+    state, cell = torch.randn(count, hidden), torch.randn(count, hidden)
+    outputs, *last = inputs.unroll(sequence, recurrent, state, cell)
+    for output, step in zip(outputs, sequence, strict=True):
+        state, cell = operators.lstm_gates(inputs.multiply(step) + recurrent.multiply(state), cell)
+        torch.testing.assert_close(output, state, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(last, [state, cell], rtol=1e-6, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(operators: Operators) -> None:
+    product = tiled(operators, torch.randn(20, 70), torch.zeros(20), False)
+    with pytest.raises(RuntimeError, match="71 numbers in a row, not 70"):
+        product.multiply(torch.ones(2, 71))
+    with pytest.raises(RuntimeError, match=r"must be \(O, I\) int8"):
+        operators.int8_by_tiles(torch.ones(20, 70), torch.ones(20), torch.zeros(20), 0.0, False)
+    with pytest.raises(RuntimeError, match="do not fit the weights"):
+        operators.int8_by_tiles(torch.ones(20, 70, dtype=torch.int8), torch.ones(19), torch.zeros(20), 0.0, False)
+    with pytest.raises(RuntimeError, match="four gates"):
+        operators.int8_by_tiles(torch.ones(21, 70, dtype=torch.int8), torch.ones(21), torch.zeros(21), 0.0, True)
