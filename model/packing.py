@@ -20,7 +20,7 @@ from model.encoder import Bridge
 from model.native import operators
 from model.products import Bfloat16Product, Float32Product, Int8Pack, Pack, can_pack, fastest_kernel
 from model.seq2seq import Output, Seq2Seq
-from model.whole_step import whole_step
+from model.whole_step import whole_product, whole_step
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
 
@@ -32,7 +32,8 @@ Swapped = TypeVar("Swapped", bound=nn.Module)
 class PackedSeq2Seq(Seq2Seq):
     """A model whose weights are packed for inference.
 
-    The bridge is float32 in every precision, and so is the encoder but where its layers are LSTMs in int8.
+    In int8 the encoder's LSTMs and the bridge are int8 as well. In bfloat16 both are float32: they run once a sentence,
+    and all that follows hangs on them.
     """
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
@@ -43,7 +44,7 @@ class PackedSeq2Seq(Seq2Seq):
             self.config = model.config
             self.pack = _pack(model, precision)
             self.encoder = _swap(model.encoder, Float32Product, stepped=False, layers=self.pack)
-            self.bridge = ExactBridge(_swap(model.bridge, Float32Product, stepped=False))
+            self.bridge = ExactBridge(_swap(model.bridge, self.pack if precision == "int8" else Float32Product, False))
             self.decoder = _swap(model.decoder, self.pack, stepped=True)
             native = isinstance(self.decoder.attention, NativeMultiHeadAttention)
             self.wide_keys = model.device.type == "cpu" and not native  # a GPU has few units for float64
@@ -63,12 +64,16 @@ class PackedSeq2Seq(Seq2Seq):
         memory = super().encode(source, source_lengths)
         return memory._replace(keys=memory.keys.double()) if self.wide_keys else memory
 
+    def start(self, memory: Memory) -> State:
+        """As :meth:`Seq2Seq.start`; what is in the state is the business of :meth:`step` alone."""
+        state = super().start(memory)
+        return state if self.whole_step is None else self.whole_step.start(state.cells)
+
     def step(self, state: State, token: Tensor, memory: Memory, output: Output | None = None) -> tuple[Tensor, State]:
         """As :meth:`Seq2Seq.step`."""
         if self.whole_step is None:
             return super().step(state, token, memory, output)
-        features, state = self.whole_step(token, state, memory)
-        return (output or self.logits)(features), state
+        return self.whole_step(token, state, memory, whole_product(self.project if output is None else output))
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""
@@ -95,7 +100,7 @@ class ExactBridge(Bridge):
         """As :meth:`Bridge.mean`."""
         if native := operators(outputs.device):
             return native.masked_mean(outputs, mask)
-        return super().mean(outputs.double(), mask)
+        return super().mean(outputs.double(), mask).float()
 
 
 class Table(nn.Embedding):

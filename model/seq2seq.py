@@ -59,7 +59,7 @@ class Seq2Seq(nn.Module):
         """As :meth:`forward`, with the attention weights (B, T, S)."""
         memory = self.encode(source, source_lengths)
         embedded = self._embed(self.target_embedding, target_input)
-        features, weights = self.decoder(embedded, self.start(memory), memory)
+        features, weights = self.decoder(embedded, Seq2Seq.start(self, memory), memory)
         return features.transpose(0, 1), weights
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from model.attention import NativeMultiHeadAttention
@@ -13,6 +14,8 @@ from model.cells.packed import JoinedLayer
 from model.decoder import Decoder, Memory, State
 from model.native import NativeInt8Product
 from model.products import Int8Product
+
+SPARE = 16  # columns of 4 bytes: a line of the cache
 
 
 class WholeStep:
@@ -26,9 +29,9 @@ class WholeStep:
         self._step = attention.native.decoder_step(
             table,
             math.sqrt(table.shape[1]),
-            _whole(attention.query),
-            _whole(attention.output),
-            _whole(decoder.combine),
+            whole_product(attention.query),
+            whole_product(attention.output),
+            whole_product(decoder.combine),
             attention.heads,
             decoder.residual,
         )
@@ -38,11 +41,20 @@ class WholeStep:
             parts = (norm.weight, norm.bias, norm.eps) if isinstance(norm, nn.LayerNorm) else (None, None, 0.0)
             self._step.add_layer(layer.whole, *parts)
 
-    def __call__(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """Features (N, E) of the pieces ``token`` (N) int64, and the next state."""
-        hidden, cell = [part.hidden for part in state.cells], [part.cell for part in state.cells]
-        features, hiddens, cells = self._step.step(token, hidden, cell, memory.keys, memory.mask)
-        return features, State(_states(hiddens, cells), None)
+    def start(self, cells: Sequence[CellState]) -> State:
+        """The state of which :meth:`__call__` makes the next, of each layer's: one array, which one gather reorders.
+
+        Its last columns are nothing: rows that lay a power of two apart would share a few places of the cache.
+        """
+        parts = [part for cell in cells for part in cell]
+        joined = torch.cat([*parts, parts[0].new_zeros(len(parts[0]), SPARE)], dim=1)
+        return State((CellState(joined, joined[:, :0]),), None)
+
+    def __call__(self, token: Tensor, state: State, memory: Memory, output: NativeInt8Product) -> tuple[Tensor, State]:
+        """Logits (N, V), by the product ``output``, of what follows the pieces ``token`` (N) int64; the next state."""
+        ((joined, nothing),) = state.cells
+        logits, joined = self._step.step(token, joined, memory.keys, memory.mask, output)
+        return logits, State((CellState(joined, nothing),), None)
 
 
 def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:
@@ -53,11 +65,8 @@ def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:
         return None
 
 
-def _whole(product: nn.Module) -> NativeInt8Product:
+def whole_product(product: object) -> NativeInt8Product:
+    """The operator that ``product`` is. Raises ValueError if it is none."""
     if not isinstance(product, Int8Product) or product.whole is None:
         raise ValueError("a product has no operator")
     return product.whole
-
-
-def _states(hiddens: Sequence[Tensor], cells: Sequence[Tensor]) -> tuple[CellState, ...]:
-    return tuple(CellState(*parts) for parts in zip(hiddens, cells, strict=True))

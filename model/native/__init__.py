@@ -52,9 +52,10 @@ class DecoderStep(Protocol):
         ...
 
     def step(
-        self, token: Tensor, hidden: Sequence[Tensor], cell: Sequence[Tensor], keys: Tensor, mask: Tensor
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Pieces (N) int64, each layer's ``h`` and ``c`` (N, H) and the memory to features (N, E), ``h`` and ``c``."""
+        self, token: Tensor, state: Tensor, keys: Tensor, mask: Tensor, output: NativeInt8Product
+    ) -> tuple[Tensor, Tensor]:
+        """Pieces (N) int64, each layer's ``h`` and ``c`` side by side (N, 2 L H), the memory and what multiplies the
+        features to logits (N, V) and the next state."""
         ...
 
 
@@ -94,7 +95,7 @@ class Operators(NamedTuple):
 
 def library_file(capability: str) -> Path:
     """Where the library for ``capability`` lies: it fits one version of torch, and these sources, alone."""
-    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in {".cpp", ".h"})
+    sources = sorted(path for path in SOURCES.iterdir() if path.suffix in {".cpp", ".h"} or path.name == "build.py")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     return FOLDER / f"ferry-{torch.__version__}-{capability}-{digest}.so"
 

@@ -56,7 +56,8 @@ def build(capability: str) -> Path:
         *(os.environ.get("CXX", "c++"), "-std=c++20", "-O3", "-fPIC", "-shared", "-fvisibility=hidden"),
         *(f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}", *FLAGS[capability]),
         *(f"-isystem{path}" for path in include_paths()),
-        *("-Wall", str(SOURCES / "library.cpp"), "-o", str(part)),
+        # Sums are fused with products where the source says so: elsewhere each compiler would choose for itself.
+        *("-ffp-contract=off", "-fopenmp", "-Wall", str(SOURCES / "library.cpp"), "-o", str(part)),
         *(f"-L{path}" for path in library_paths()),  # loaded by then, so the library need not know where
         *("-ltorch_cpu", "-lc10"),
     ]

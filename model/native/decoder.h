@@ -36,24 +36,28 @@ class DecoderStep : public torch::CustomClassHolder {
     layers_.push_back({std::move(product), std::move(weight), std::move(bias), epsilon});
   }
 
-  // Pieces (N) int64, the layers' hidden and cell states (N, H), keys and values (B, S, 2H) and mask (B, S) to features
-  // (N, E) and the states after them; N is a multiple of B.
-  std::tuple<at::Tensor, Parts, Parts> step(
-      const at::Tensor& token, const Parts& hidden, const Parts& cell, const at::Tensor& keys, const at::Tensor& mask) {
-    TORCH_CHECK(hidden.size() == layers_.size() && cell.size() == layers_.size(), "there must be a state for each layer");
-    Parts hiddens, cells;
+  // Pieces (N) int64, the state (N, 2LH), which is h and c of each of L layers side by side, keys and values (B, S, 2H)
+  // and mask (B, S) to the outputs of the last product (N, V) and the next state; N is a multiple of B. The state may
+  // be wider, by what keeps its rows from lying a power of two apart, in the same few places of a cache.
+  std::tuple<at::Tensor, at::Tensor> step(
+      const at::Tensor& token, const at::Tensor& state, const at::Tensor& keys, const at::Tensor& mask, const Product& last) {
+    TORCH_CHECK(!layers_.empty(), "there must be a layer");
+    const int64_t parts = 2 * static_cast<int64_t>(layers_.size()), hidden = layers_.front().product->kernel().outputs() / 4;
+    TORCH_CHECK(state.dim() == 2 && state.size(1) >= parts * hidden, "the state must be h and c of each layer side by side");
+    at::Tensor following = at::empty_like(state);
     at::Tensor sequence, context;
-    for (size_t number = 0; number < layers_.size(); ++number) {
+    for (int64_t number = 0; number < parts / 2; ++number) {
       const Layer& layer = layers_[number];
+      const auto part = [&](const at::Tensor& of, int64_t which) { return of.narrow(1, (2 * number + which) * hidden, hidden); };
       Parts rows = number ? Parts{sequence, context} : Parts{at::embedding(table_, token).to(at::kFloat).mul_(scale_)};
-      rows.push_back(hidden[number]);
-      auto [output, after] = layer.product->kernel().lstm(rows, cell[number]);
-      hiddens.push_back(output);
-      cells.push_back(after);
+      rows.push_back(part(state, 0));
+      const at::Tensor output = part(following, 0);
+      layer.product->kernel().lstm(rows, part(state, 1), output, part(following, 1));
       sequence = layer.normalised(number && residual_ ? output.add(sequence) : output);
       if (number == 0) context = attended(sequence, keys, mask);
     }
-    return {at::tanh(combine_->kernel().multiply({sequence, context})), hiddens, cells};
+    const at::Tensor features = at::tanh(combine_->kernel().multiply({sequence, context}));
+    return {last->kernel().multiply({features}), following};
   }
 
  private:
@@ -68,8 +72,9 @@ class DecoderStep : public torch::CustomClassHolder {
   };
 
   at::Tensor attended(const at::Tensor& sequence, const at::Tensor& keys, const at::Tensor& mask) const {
-    const at::Tensor queries = query_->multiply(sequence).view({mask.size(0), -1, sequence.size(1)});
-    return output_->multiply(std::get<0>(attend(queries, keys, mask, heads_))).view(sequence.sizes());
+    const at::Tensor queries = query_->kernel().multiply({sequence}).view({mask.size(0), -1, sequence.size(1)});
+    const at::Tensor contexts = std::get<0>(attend(queries, keys, mask, heads_));
+    return output_->kernel().multiply({contexts.view({sequence.size(0), -1})});
   }
 
   at::Tensor table_;

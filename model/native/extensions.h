@@ -63,7 +63,7 @@ struct Normaliser {
     Vec total(0.0f);
     const Vec shift(largest);
     for (place = 0; place + Vec::size() <= columns; place += Vec::size()) {
-      total = total + (Vec::loadu(logits + place) - shift).exp();
+      total = total + exponential(Vec::loadu(logits + place) - shift);
     }
     float exponentials = sum(total);
     for (; place < columns; ++place) exponentials += std::exp(logits[place] - largest);

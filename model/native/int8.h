@@ -27,8 +27,9 @@ class Int8Kernel {
   // Rows (N, I) to (N, O).
   virtual at::Tensor multiply(const Parts& rows) const = 0;
 
-  // h_t and c_t (N, H) of rows [x_t; h_{t-1}] and of c_{t-1} (N, H); the products are gates.
-  virtual LSTMState lstm(const Parts& rows, const at::Tensor& cell) const = 0;
+  // Of rows [x_t; h_{t-1}] and of c_{t-1} (N, H), writes h_t and c_t (N, H), whose rows may lie apart; the products are
+  // gates.
+  virtual void lstm(const Parts& rows, const at::Tensor& cell, at::Tensor hidden, at::Tensor after) const = 0;
 
   // Outputs (T, N, H) and the last state of an LSTM whose products with its inputs are given, (T, N, 4H), from h and c
   // (N, H) on; these are the products with h.
@@ -54,7 +55,11 @@ class FbgemmKernel : public Int8Kernel {
     return restore_rows_(products, scales, bias_);
   }
 
-  LSTMState lstm(const Parts& rows, const at::Tensor& cell) const override { return lstm_gates(multiply(rows), cell); }
+  void lstm(const Parts& rows, const at::Tensor& cell, at::Tensor hidden, at::Tensor after) const override {
+    const auto found = lstm_gates(multiply(rows), cell);
+    hidden.copy_(std::get<0>(found));
+    after.copy_(std::get<1>(found));
+  }
 
   Unrolled unroll(const at::Tensor& products, at::Tensor hidden, at::Tensor cell) const override {
     std::vector<at::Tensor> steps;
@@ -93,23 +98,32 @@ class TileKernel : public Int8Kernel {
     float* numbers = products.mutable_data_ptr<float>();
     weights_.multiply(rows, [&](int64_t block, int64_t first, int64_t count, const TiledWeights::Sums& sums) {
       const float *scales = weights_.scales(block), *biases = weights_.biases(block);
-      for (int64_t number = 0; number < block_tiles; ++number, scales += tile_side, biases += tile_side) {
-        const auto columns = weights_.place(block, number);
-        for (int64_t high = 0; high * tile_side < count; ++high) {
-          const int64_t row = first + high * tile_side, most = std::min(tile_side, first + count - row);
-          restore_tile(sums.of(high, number), rows.scales + row, scales, biases, most, columns.count, numbers + row * width + columns.first, width);
+      const auto restored = [&](int64_t row, int64_t number, int64_t place) {
+        const int32_t* integers = sums.of(row / tile_side, number) + row % tile_side * tile_side + place;
+        const int64_t column = number * tile_side + place;
+        return at::vec::fmadd(scaled(integers, Vec::loadu(scales + column)), Vec(rows.scales[first + row]), Vec::loadu(biases + column));
+      };
+      const bool whole = !weights_.gates && (block + 1) * block_columns <= width;
+      for (int64_t row = 0; row < count; ++row) {  // a row's columns together: the next row is in another page
+        float* mine = numbers + (first + row) * width;
+        for (int64_t number = 0; number < block_tiles; ++number) {
+          const auto columns = weights_.place(block, number);
+          if (whole) {
+            for (int64_t place = 0; place < tile_side; place += Vec::size()) restored(row, number, place).store(mine + columns.first + place);
+          } else {
+            for_vectors(columns.count, [&](int64_t place, int64_t size) { store(restored(row, number, place), mine + columns.first + place, size); });
+          }
         }
       }
     });
     return products;
   }
 
-  LSTMState lstm(const Parts& rows, const at::Tensor& given) const override {
-    if (!weights_.gates) return lstm_gates(multiply(rows), given);
-    const at::Tensor cell = given.contiguous();
-    at::Tensor hidden = at::empty_like(cell), after = at::empty_like(cell);
-    advance(rows, nullptr, cell, hidden.mutable_data_ptr<float>(), after.mutable_data_ptr<float>());
-    return {hidden, after};
+  void lstm(const Parts& rows, const at::Tensor& cell, at::Tensor hidden, at::Tensor after) const override {
+    if (weights_.gates) return advance(rows, nullptr, cell, hidden, after);
+    const auto found = lstm_gates(multiply(rows), cell);
+    hidden.copy_(std::get<0>(found));
+    after.copy_(std::get<1>(found));
   }
 
   Unrolled unroll(const at::Tensor& products, at::Tensor hidden, at::Tensor given) const override {
@@ -118,8 +132,8 @@ class TileKernel : public Int8Kernel {
     at::Tensor outputs = at::empty({products.size(0), products.size(1), hidden.size(1)}, products.options());
     at::Tensor cell = given.clone(at::MemoryFormat::Contiguous);
     for (int64_t step = 0; step < products.size(0); ++step) {
-      at::Tensor output = outputs[step];
-      advance({hidden}, products[step].const_data_ptr<float>(), cell, output.mutable_data_ptr<float>(), cell.mutable_data_ptr<float>());
+      const at::Tensor output = outputs[step];
+      advance({hidden}, products[step].const_data_ptr<float>(), cell, output, cell);
       hidden = output;
     }
     return {outputs, hidden, cell};
@@ -128,13 +142,11 @@ class TileKernel : public Int8Kernel {
   at::Tensor multiply_integers(const at::Tensor& rows) const override { return product(TiledRows({rows}, 0.0, false)); }
 
  private:
-  // `added` (N, 4H) to the gates, if it is there, instead of the bias; `after` may be where `cell` is.
-  void advance(const Parts& parts, const float* added, const at::Tensor& cell, float* hiddens, float* after) const {
+  // `added` (N, 4H) to the gates, if it is there, instead of the bias; `after` may be `cell`.
+  void advance(const Parts& parts, const float* added, const at::Tensor& cell, const at::Tensor& hidden_after, const at::Tensor& after) const {
     const TiledRows rows(parts, smallest_);
     const int64_t hidden = outputs() / block_tiles;
-    check(cell, "cells", 2);
-    TORCH_CHECK(cell.size(0) == rows.count && cell.size(1) == hidden, "the products do not fit the cells");
-    const float* before = cell.const_data_ptr<float>();
+    const State before(cell, rows.count, hidden), hiddens(hidden_after, rows.count, hidden), cells(after, rows.count, hidden);
     weights_.multiply(rows, [&](int64_t block, int64_t first, int64_t count, const TiledWeights::Sums& sums) {
       const auto units = weights_.place(block, 0);
       const float *scales = weights_.scales(block), *biases = weights_.biases(block);
@@ -144,17 +156,28 @@ class TileKernel : public Int8Kernel {
         const Vec all[block_tiles] = {scale(0), scale(1), scale(2), scale(3)};
         for (int64_t row = 0; row < count; ++row) {
           const Vec factor(rows.scales[first + row]);
-          const int64_t high = row / tile_side, start = (first + row) * hidden + units.first + place;
+          const int64_t high = row / tile_side, unit = units.first + place;
           const int64_t within = row % tile_side * tile_side + place;
-          const float* addends = added ? added + (first + row) * block_tiles * hidden + units.first + place : biases + place;
+          const float* addends = added ? added + (first + row) * block_tiles * hidden + unit : biases + place;
           const auto gate = [&](int64_t number) {
             return at::vec::fmadd(scaled(sums.of(high, number) + within, all[number]), factor, load(addends + number * stride, size));
           };
-          lstm_units(gate(0), gate(1), gate(2), gate(3), before + start, hiddens + start, after + start, size);
+          lstm_units(gate(0), gate(1), gate(2), gate(3), before.at(first + row, unit), hiddens.at(first + row, unit), cells.at(first + row, unit), size);
         }
       });
     });
   }
+
+  // Part of a state, (N, H), whose rows may lie apart.
+  struct State {
+    State(const at::Tensor& part, int64_t rows, int64_t hidden) : numbers(part.data_ptr<float>()), stride(part.stride(0)) {
+      check_rows(part, "cells");
+      TORCH_CHECK(part.size(0) == rows && part.size(1) == hidden, "the products do not fit the cells");
+    }
+    float* at(int64_t row, int64_t unit) const { return numbers + row * stride + unit; }
+    float* numbers;
+    int64_t stride;
+  };
 
   TiledWeights weights_;
   double smallest_;
@@ -175,7 +198,9 @@ class Int8Product : public torch::CustomClassHolder {
 
   // h_t and c_t (N, H) of the inputs (N, I), and of h_{t-1} and c_{t-1}.
   LSTMState lstm(const at::Tensor& inputs, const at::Tensor& hidden, const at::Tensor& cell) const {
-    return kernel_->lstm({inputs, hidden}, cell);
+    at::Tensor next = at::empty_like(hidden), after = at::empty_like(cell);
+    kernel_->lstm({inputs, hidden}, cell, next, after);
+    return {next, after};
   }
 
   // Outputs (T, N, H) and the last state of an LSTM over (T, N, I) from h and c (N, H) on; `recurrent` multiplies h.

@@ -21,6 +21,13 @@ inline void check(const at::Tensor& tensor, const char* name, int64_t dimensions
   TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
 }
 
+// Rows may lie apart.
+inline void check_rows(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK(tensor.dim() == 2, name, " has ", tensor.dim(), " dimensions, not 2");
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat, name, " must be float32");
+  TORCH_CHECK(tensor.stride(1) == 1, name, " must be contiguous within a row");
+}
+
 // A row's scale, of the largest of its numbers; `smallest` is added for rows of zeros.
 inline float row_scale(const Vec& peak, double smallest) {
   return static_cast<float>(smallest) + largest(peak) * static_cast<float>(1.0 / 127.0);
@@ -68,7 +75,7 @@ inline at::Tensor restore_rows_(at::Tensor products, const at::Tensor& scales, c
 
 // LSTM: writes h_t and c_t, of `size` units, of their gates before the nonlinearities and of c_{t-1}.
 inline void lstm_units(const Vec& input, const Vec& forget, const Vec& candidate, const Vec& output, const float* before, float* hidden, float* cell, int64_t size) {
-  const Vec after = sigmoid(forget) * load(before, size) + sigmoid(input) * tanh(candidate);
+  const Vec after = at::vec::fmadd(sigmoid(forget), load(before, size), sigmoid(input) * tanh(candidate));
   store(after, cell, size);
   store(sigmoid(output) * tanh(after), hidden, size);
 }

@@ -125,6 +125,17 @@ class TileConfiguration {
   const bool tiles_;
 };
 
+// Numbers from -127 to 127 to the nearest integers, of two the even one.
+inline void store_rounded(const Vec& numbers, int8_t* to) {
+#ifdef CPU_CAPABILITY_AVX512
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(numbers)));
+#else
+  float rounded[Vec::size()];
+  numbers.round().store(rounded);
+  for (int64_t index = 0; index < Vec::size(); ++index) to[index] = static_cast<int8_t>(static_cast<int32_t>(rounded[index]));
+#endif
+}
+
 // Rows side by side as integers, in tiles: row tile after row tile, each from left to right; and the rows' scales.
 class TiledRows {
  public:
@@ -132,19 +143,17 @@ class TiledRows {
   // `scaling` the numbers are as they are to be rounded.
   TiledRows(const std::vector<at::Tensor>& given, double smallest, bool scaling = true) {
     std::vector<Part> parts;
-    std::vector<at::Tensor> held;
     for (const at::Tensor& part : given) {
-      held.push_back(part.contiguous());
-      check(held.back(), "rows", 2);
+      check_rows(part, "rows");
       TORCH_CHECK(part.size(0) == given.front().size(0), "parts of rows must have the same number");
-      parts.push_back({held.back().const_data_ptr<float>(), part.size(1)});
+      parts.push_back({part.const_data_ptr<float>(), part.size(1), part.stride(0)});
       width += part.size(1);
     }
     count = given.front().size(0);
     deep = (width + tile_depth - 1) / tile_depth;
     const int64_t row_tiles = (count + tile_side - 1) / tile_side;
-    integers_ = at::empty({row_tiles * deep * tile_bytes}, held.front().options().dtype(at::kChar));
-    scales_ = at::empty({count}, held.front().options());
+    integers_ = at::empty({row_tiles * deep * tile_bytes}, given.front().options().dtype(at::kChar));
+    scales_ = at::empty({count}, given.front().options());
     integers = integers_.mutable_data_ptr<int8_t>();
     scales = scales_.mutable_data_ptr<float>();
     for_rows(count, 2 * width, [&](int64_t row) { round(row, parts, smallest, scaling); });
@@ -157,7 +166,7 @@ class TiledRows {
  private:
   struct Part {
     const float* numbers;
-    int64_t width;
+    int64_t width, stride;
   };
 
   void round(int64_t row, const std::vector<Part>& parts, double smallest, bool scaling) {
@@ -165,7 +174,7 @@ class TiledRows {
     if (scaling) {
       Vec peak(0.0f);
       for (const Part& part : parts) {
-        const float* numbers = part.numbers + row * part.width;
+        const float* numbers = part.numbers + row * part.stride;
         for_vectors(part.width, [&](int64_t place, int64_t size) { peak = at::vec::maximum(peak, load(numbers + place, size).abs()); });
       }
       scales[row] = row_scale(peak, smallest);
@@ -173,18 +182,19 @@ class TiledRows {
     const Vec factor(1.0f / scales[row]);
     int8_t* tile = integers + row / tile_side * deep * tile_bytes + row % tile_side * tile_depth;
     int64_t filled = 0;  // of the row in this tile
-    alignas(64) float rounded[Vec::size()];
     for (const Part& part : parts) {
-      const float* numbers = part.numbers + row * part.width;
+      const float* numbers = part.numbers + row * part.stride;
       for_vectors(part.width, [&](int64_t place, int64_t size) {
-        (load(numbers + place, size) * factor).round().store(rounded);
+        const Vec scaled = load(numbers + place, size) * factor;
         if (filled + Vec::size() <= tile_depth) {  // what stands behind `size` is 0, and written over by what follows
-          for (int64_t index = 0; index < Vec::size(); ++index) tile[filled + index] = static_cast<int8_t>(static_cast<int32_t>(rounded[index]));
+          store_rounded(scaled, tile + filled);
           filled += size;
         } else {
+          int8_t rounded[Vec::size()];
+          store_rounded(scaled, rounded);
           for (int64_t index = 0; index < size; ++index) {
             if (filled == tile_depth) tile += tile_bytes, filled = 0;
-            tile[filled++] = static_cast<int8_t>(static_cast<int32_t>(rounded[index]));
+            tile[filled++] = rounded[index];
           }
         }
         if (filled == tile_depth) tile += tile_bytes, filled = 0;
@@ -246,7 +256,8 @@ class TiledWeights {
   void multiply(const TiledRows& rows, const Finish& finish) const {
     TORCH_CHECK(rows.width == inputs, "there are ", rows.width, " numbers in a row, not ", inputs);
     const int64_t taller = 2 * tile_side, pairs = (rows.count + taller - 1) / taller;
-    const int64_t grain = std::max<int64_t>(1, worth_a_thread / (deep_ * tile_depth * pairs));
+    // A block of weights has as many bytes, which one core reads at some 20 a nanosecond.
+    const int64_t grain = std::max<int64_t>(1, 4 * worth_a_thread / (block_columns * deep_ * tile_depth * pairs));
     const bool tiles = has_tiles();
     const int8_t* weights = integers_.const_data_ptr<int8_t>();
     at::parallel_for(0, blocks_, grain, [&](int64_t begin, int64_t end) {
@@ -300,16 +311,6 @@ class TiledWeights {
 // Sums of integers times their columns' scales.
 inline Vec scaled(const int32_t* sums, const Vec& scales) {
   return at::vec::convert<float>(at::vec::Vectorized<int32_t>::loadu(sums)) * scales;
-}
-
-// Writes `bias + scale * factor * sums` of `rows` rows of a tile, of which `columns` are outputs, to rows `stride` apart.
-inline void restore_tile(const int32_t* sums, const float* factors, const float* scales, const float* biases, int64_t rows, int64_t columns, float* to, int64_t stride) {
-  for_vectors(columns, [&](int64_t place, int64_t size) {
-    const Vec scale = Vec::loadu(scales + place), bias = Vec::loadu(biases + place);
-    for (int64_t row = 0; row < rows; ++row) {
-      store(at::vec::fmadd(scaled(sums + row * tile_side + place, scale), Vec(factors[row]), bias), to + row * stride + place, size);
-    }
-  });
 }
 
 }  // namespace ferry

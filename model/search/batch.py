@@ -41,7 +41,7 @@ class Batch:
         """Sentences before their first step, with a slot of ``memory`` for each."""
         self.model, self.beams, self.memory = model, beams, SlotMemory(memory)
         self.fresh = True  # before the first step of all
-        self._slots = np.arange(len(beams))  # (B), where they stand in the memory
+        self._slots, self._compact = np.arange(len(beams)), True  # (B), where they stand in the memory; all in order
         self._state, self._state_rows = model.start(memory), len(beams)
         self._rows = self._slots[:, None]  # (B, J), where their hypotheses stand in the state
         self._restrict(restriction)
@@ -67,7 +67,7 @@ class Batch:
         if not kept.all():
             order = filled(kept)
             self.beams.select(order)
-            self._rows, self._slots = self._rows[order], self._slots[order]
+            self._rows, self._slots, self._compact = self._rows[order], self._slots[order], False
 
     def settle(self, others: Sequence[Batch], *, fresh: bool) -> None:
         """Bring the tensors up to date, the sentences of ``others`` joining behind; ``fresh`` if none was stepped."""
@@ -80,16 +80,18 @@ class Batch:
         if others:
             found = [batch.restriction for batch in everyone if batch.restriction]
             self._restrict(reduce(Restriction.join, found) if found else None)
-        self.beams, self.fresh, self._slots = beams, fresh, np.arange(len(beams))
+        self.beams, self.fresh = beams, fresh
+        if others:
+            self._slots = np.arange(len(beams))
         self._state, self._state_rows, self._rows = state, rows.size, rows
 
     def _close_up(self) -> None:
-        if _is_range(self._slots, self.memory.count):
+        if self._compact:
             return
         self.memory.keep(self._slots)
         if self.restriction:
             self._restrict(self.restriction.select(torch.from_numpy(self._slots).to(self.model.device)))
-        self._slots = np.arange(len(self._slots))
+        self._slots, self._compact = np.arange(len(self._slots)), True
 
     def _restrict(self, restriction: Restriction | None) -> None:
         self.restriction, config = restriction, self.model.config

@@ -45,7 +45,13 @@ class Beams:
     """Sentences and their hypotheses."""
 
     _slots: _Slots
-    _uniform: bool  # whether every sentence's beam is as wide as the widest
+    # What is known of all slots without looking at each in every step:
+    _uniform: bool  # every sentence's beam is as wide as the widest
+    _prefixed: bool  # a sentence may have a prefix that lasts
+    _finishing: bool  # a sentence may have hypotheses that have finished
+    _longest: int  # pieces of the sentence that has most
+    _room: int  # pieces that the sentence next to its limit may still have
+    positions: int  # source positions of the longest source
 
     def __init__(self, sentences: Sequence[Sentence], slots: _Slots) -> None:
         self.sentences = list(sentences)
@@ -94,11 +100,6 @@ class Beams:
         return int(self._slots.cost.shape[1])
 
     @property
-    def positions(self) -> int:
-        """Source positions of the longest source."""
-        return int(self._slots.positions.max())
-
-    @property
     def costs(self) -> NDArray[np.float32]:
         """(B, K) log-probability of each hypothesis, its sign turned, infinite where none lives; best first."""
         return self._slots.cost
@@ -110,9 +111,10 @@ class Beams:
 
     def forced(self) -> list[tuple[int, int]]:
         """Slots whose prefix lasts, with the next piece of it."""
-        within = self._slots.length < self._slots.prefix
-        if not within.any():
+        if not self._prefixed:
             return []
+        within = self._slots.length < self._slots.prefix
+        self._prefixed = bool(within.any())
         slots = np.flatnonzero(within)
         pairs = zip(slots.tolist(), self._slots.length[slots].tolist(), strict=True)
         return [(slot, self.sentences[slot].options.prefix[length]) for slot, length in pairs]
@@ -123,11 +125,11 @@ class Beams:
         ``keys`` (B, M + rows) are those of :func:`model.search.extensions.best_extensions`, whose places count
         ``columns`` a row; ``pieces`` (V) says of which piece a column is, where they are not the same.
         """
-        slots = _lengthened(self._slots)
+        slots = self._lengthened()
         count, width = slots.cost.shape
         going = _filled_up(keys[:, :-rows], width)
-        if (full := slots.length >= slots.limit).any():
-            going[full] = NEVER  # only the end may follow
+        if self._room <= 0:
+            going[slots.length >= slots.limit] = NEVER  # only the end may follow
         self._end(going, keys[:, -rows:])
         first = np.arange(0, count * rows, rows)[:, None]  # each sentence's first row
         row, column = np.divmod(going & (PLACES - 1), columns)
@@ -143,7 +145,13 @@ class Beams:
         slot = np.arange(count)
         slots.pieces[slot, slots.length], slots.parents[slot, slots.length] = piece, row - first
         self._slots = slots._replace(cost=cost, piece=piece, length=slots.length + 1)
+        self._longest, self._room = self._longest + 1, self._room - 1
         return row
+
+    def _lengthened(self) -> _Slots:
+        """With room for another piece of every hypothesis."""
+        columns = self._slots.pieces.shape[1]
+        return self._slots if self._longest < columns else _resized(self._slots, self.width, 2 * columns)
 
     def _end(self, going: Integers, ending: Integers) -> None:
         """Finish the hypotheses whose end is among the best k extensions; ``ending`` (B, rows) are the ends' keys."""
@@ -164,14 +172,18 @@ class Beams:
         for cost, (_, row) in zip(costs, ranked, strict=True):
             sentence.finish(0.0 - cost, int(slots.length[slot]), row)
         slots.ended[slot] += len(ranked)
+        self._finishing = True
         if ranked and len(sentence.ends) == sentence.options.n_best:
             slots.bar[slot] = sentence.ends[-1].score
 
     def decided(self) -> Booleans:
         """Which sentences' results stand."""
         slots = self._slots
-        full: Booleans = (slots.ended >= slots.beam) | (slots.length > slots.limit)
-        over: Booleans = full | (slots.cost[:, 0] == np.inf) | self.certain()
+        over: Booleans = slots.cost[:, 0] == np.inf
+        if self._room < 0:
+            over |= slots.length > slots.limit
+        if self._finishing:
+            over |= (slots.ended >= slots.beam) | self.certain()
         return over
 
     def certain(self) -> Booleans:
@@ -222,6 +234,9 @@ class Beams:
 
     def _use(self, slots: _Slots) -> None:
         self._slots, self._uniform = slots, bool((slots.beam == slots.cost.shape[1]).all())
+        self._prefixed, self._finishing = bool(slots.prefix.any()), bool(slots.ended.any())
+        self._longest, self.positions = int(slots.length.max(initial=0)), int(slots.positions.max(initial=0))
+        self._room = int((slots.limit - slots.length).min()) if len(slots.limit) else 0
 
 
 def _filled_up(keys: Integers, width: int) -> Integers:
@@ -248,11 +263,3 @@ def _resized(slots: _Slots, width: int, columns: int) -> _Slots:
     if extra > 0 or longer:
         slots = slots._replace(pieces=np.pad(slots.pieces, buffer), parents=np.pad(slots.parents, buffer))
     return slots
-
-
-def _lengthened(slots: _Slots) -> _Slots:
-    """With room for another piece of every hypothesis."""
-    columns = slots.pieces.shape[1]
-    if int(slots.length.max()) < columns:
-        return slots
-    return _resized(slots, slots.cost.shape[1], 2 * columns)
