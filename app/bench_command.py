@@ -15,6 +15,7 @@ from app import logs
 from app.bench import decoding, machine, plot, service, shape, table
 from app.bench.report import Report
 from app.bench.subject import Sentences, Subject, read_text
+from app.memory import set_apart
 from app.settings import Settings
 from model.checkpoint import load_checkpoint
 from model.search import SearchOptions
@@ -60,6 +61,7 @@ def measure(settings: Settings, task: Task, say: Say) -> Report:
     """Everything in turn; ``say`` hears what comes next."""
     where = machine.read()
     subject = _reference(settings, task) if task.reference else _checkpoint(settings, task)
+    set_apart()  # as the service does
     say(f"throughput at batch sizes {', '.join(map(str, task.batches))}")
     speeds = decoding.throughput(subject, task.batches, task.sentences, task.rounds, settings.thread_count())
     say("latency of one sentence")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 
@@ -33,6 +34,16 @@ def give_back() -> None:
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
+
+
+def set_apart() -> None:
+    """Once models are loaded: Python's search for garbage passes over all that lives now, which is most of it.
+
+    Takes a tenth of a second. What is released is freed as ever, but for cycles, which the next call finds.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _glibc() -> ctypes.CDLL | None:

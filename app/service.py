@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
 from app.loading import Loader, announce
-from app.memory import give_back
+from app.memory import give_back, set_apart
 from app.messages import ReloadReport, joined
 from app.metrics import Metrics
 from app.reload import Reloader
@@ -91,6 +91,8 @@ class Service:
             try:
                 await self._keep_house()
                 if self.engine.ready and time.monotonic() - given_back >= GIVE_BACK_SECONDS:
+                    if given_back == -math.inf:
+                        set_apart()
                     await asyncio.to_thread(give_back)
                     given_back = time.monotonic()
             except Exception:
@@ -114,6 +116,7 @@ class Service:
         """Read the checkpoint folders anew and serve what they hold now; no request is dropped, and no error raised."""
         report = await self._reloader.reload(lambda: self.catalogue, self._exchange)
         self.metrics.reloaded(failed=bool(report.failed))
+        set_apart()
         await asyncio.to_thread(give_back)
         return report
 

@@ -94,7 +94,14 @@ def _parts(sources: Sequence[Source], batch: int, lanes: int) -> list[list[list[
 
 
 def _in_lanes(lanes: int, threads: int, work: Callable[[int], Result]) -> list[Result]:
-    """``work(lane)`` of all lanes at once, each with its share of the threads."""
+    """``work(lane)`` of all lanes at once, each with its share of the threads.
+
+    One lane is the calling thread: OpenMP would keep this one's helpers besides another's, count more threads than
+    cores, and let them sleep between any two operations.
+    """
+    if lanes == 1:
+        torch.set_num_threads(threads)
+        return [work(0)]
 
     def one(lane: int) -> Result:
         torch.set_num_threads(max(1, threads // lanes))  # of this thread only

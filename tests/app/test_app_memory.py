@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from app import service
+from app import memory, service
 from app.memory import COMPILED_SHAPES, HEAPS
 from app.settings import Settings
 
@@ -97,3 +99,27 @@ def test_a_service_gives_free_memory_back_again_and_again(
     kept.stop()
     assert len(times) >= 3
     assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(times))
+
+
+def test_what_is_set_apart_is_no_longer_searched_and_still_freed() -> None:
+    class Thing:
+        other: Thing
+
+    def circle() -> weakref.ref[Thing]:
+        thing = Thing()
+        thing.other = thing
+        return weakref.ref(thing)
+
+    kept = Thing()
+    freed, garbage = weakref.ref(kept), circle()
+    memory.set_apart()
+    try:
+        assert garbage() is None and gc.get_freeze_count() > 1000
+        assert kept not in gc.get_objects()
+        del kept
+        assert freed() is None
+        later = circle()
+        memory.set_apart()
+        assert later() is None
+    finally:
+        gc.unfreeze()
