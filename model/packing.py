@@ -6,6 +6,7 @@ The swap leaves the functions of :class:`model.seq2seq.Seq2Seq` as they are; wha
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Literal, TypeAlias, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from model.cells.layer import RecurrentLayer
 from model.cells.packed import JoinedLayer, OneDnnLSTMLayer, SequenceLSTMLayer
 from model.decoder import Memory, State
 from model.encoder import Bridge
+from model.int8 import pack_weights
 from model.native import operators
 from model.products import Bfloat16Product, Float32Product, Int8Pack, Pack, can_pack, fastest_kernel
 from model.seq2seq import Output, Seq2Seq
@@ -73,7 +75,10 @@ class PackedSeq2Seq(Seq2Seq):
         """As :meth:`Seq2Seq.step`."""
         if self.whole_step is None:
             return super().step(state, token, memory, output)
-        return self.whole_step(token, state, memory, whole_product(self.project if output is None else output))
+        if output is None:
+            return self.whole_step(token, state, memory, whole_product(self.project))
+        features, state = self.whole_step(token, state, memory, None)
+        return output(features), state
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""
@@ -82,7 +87,15 @@ class PackedSeq2Seq(Seq2Seq):
 
     def rows(self, pieces: Tensor) -> Output:
         """The output for ``pieces`` (R) int64 alone, packed anew: its logits are those of :meth:`logits`."""
+        if isinstance(self.pack, Int8Pack):
+            integers, scale = self._output_integers
+            return self.pack.of_integers(integers[pieces], scale[pieces], self.output_bias[pieces])
         return self.pack(self.output_table(pieces), self.output_bias[pieces])
+
+    @cached_property
+    def _output_integers(self) -> tuple[Tensor, Tensor]:
+        """The output embeddings as int8 has them, for :meth:`rows`: (V, E) and their scales (V)."""
+        return pack_weights(self.output_weight())
 
     def output_weight(self) -> Tensor:
         """Output embeddings (V, E) float32, unpacked."""

@@ -77,11 +77,14 @@ class Int8Product(nn.Module):
     which makes the integer sums exact and independent of the batch.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, kernel: Kernel, gates: bool = False) -> None:
-        """``weight`` (O, I) and ``bias`` (O), of any floating type; ``kernel`` is one of :mod:`model.int8`."""
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, kernel: Kernel, gates: bool = False) -> None:
+        """Integers ``weight`` (O, I) int8 with a ``scale`` each (O) from :func:`model.int8.pack_weights`, ``bias`` (O).
+
+        ``kernel`` is one of :mod:`model.int8`; for ``gates`` see :class:`Pack`.
+        """
         super().__init__()
         self.outputs = weight.shape[0]
-        product = kernel(*pack_weights(weight))
+        product = kernel(weight, scale)
         self.bias = torch.zeros(self.outputs) if bias is None else bias.float()
         self.smallest = torch.tensor(SMALLEST)
         self.native = operators(weight.device)
@@ -112,7 +115,11 @@ class Int8Pack(NamedTuple):
 
     def __call__(self, weight: Tensor, bias: Tensor | None, gates: bool = False) -> Int8Product:
         """As :class:`Pack` says."""
-        return Int8Product(weight, bias, self.kernel, gates)
+        return self.of_integers(*pack_weights(weight), bias, gates)
+
+    def of_integers(self, weight: Tensor, scale: Tensor, bias: Tensor | None, gates: bool = False) -> Int8Product:
+        """What has been made integers before."""
+        return Int8Product(weight, scale, bias, self.kernel, gates)
 
 
 def fastest_kernel(inputs: int, outputs: int, rows: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> Kernel:
@@ -128,7 +135,7 @@ def fastest_kernel(inputs: int, outputs: int, rows: Sequence[int], kernels: Sequ
     seconds: dict[Kernel, float] = {}
     for kernel in kernels:
         if exact(kernel, *packed, samples):
-            product = Int8Product(weight, None, kernel)
+            product = Int8Product(*packed, None, kernel)
             with one_thread():
                 seconds[kernel] = sum(math.log(_seconds(product, sample)) for sample in samples)
     return min(seconds, key=lambda kernel: seconds[kernel], default=PlainKernel)

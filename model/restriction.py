@@ -75,9 +75,12 @@ class Restriction:
         return barred
 
     def _barring(self, output: Output) -> Output:
+        penalty = torch.zeros(self.barred.shape, device=self.barred.device).masked_fill_(self.barred, -math.inf)
+
         def barring(features: Tensor) -> Tensor:
             logits = output(features)  # (N, R)
-            slots, count = self.barred.shape
-            return logits.view(slots, -1, count).masked_fill_(self.barred.unsqueeze(1), -math.inf).view(-1, count)
+            slots, count = penalty.shape
+            # Added, not filled in: a mask that is spread over the rows is three times as slow.
+            return logits.view(slots, -1, count).add_(penalty.to(logits.dtype).unsqueeze(1)).view(-1, count)
 
         return barring

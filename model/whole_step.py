@@ -50,11 +50,16 @@ class WholeStep:
         joined = torch.cat([*parts, parts[0].new_zeros(len(parts[0]), SPARE)], dim=1)
         return State((CellState(joined, joined[:, :0]),), None)
 
-    def __call__(self, token: Tensor, state: State, memory: Memory, output: NativeInt8Product) -> tuple[Tensor, State]:
-        """Logits (N, V), by the product ``output``, of what follows the pieces ``token`` (N) int64; the next state."""
+    def __call__(
+        self, token: Tensor, state: State, memory: Memory, output: NativeInt8Product | None
+    ) -> tuple[Tensor, State]:
+        """Logits (N, V), by the product ``output``, of what follows the pieces ``token`` (N) int64; the next state.
+
+        Without ``output`` they are features (N, E).
+        """
         ((joined, nothing),) = state.cells
-        logits, joined = self._step.step(token, joined, memory.keys, memory.mask, output)
-        return logits, State((CellState(joined, nothing),), None)
+        found, joined = self._step.step(token, joined, memory.keys, memory.mask, output)
+        return found, State((CellState(joined, nothing),), None)
 
 
 def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:
@@ -65,7 +70,7 @@ def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:
         return None
 
 
-def whole_product(product: object) -> NativeInt8Product:
+def whole_product(product: nn.Module) -> NativeInt8Product:
     """The operator that ``product`` is. Raises ValueError if it is none."""
     if not isinstance(product, Int8Product) or product.whole is None:
         raise ValueError("a product has no operator")

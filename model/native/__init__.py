@@ -52,10 +52,10 @@ class DecoderStep(Protocol):
         ...
 
     def step(
-        self, token: Tensor, state: Tensor, keys: Tensor, mask: Tensor, output: NativeInt8Product
+        self, token: Tensor, state: Tensor, keys: Tensor, mask: Tensor, output: NativeInt8Product | None
     ) -> tuple[Tensor, Tensor]:
         """Pieces (N) int64, each layer's ``h`` and ``c`` side by side (N, 2 L H), the memory and what multiplies the
-        features to logits (N, V) and the next state."""
+        features to logits (N, V), or without it features (N, E), and the next state."""
         ...
 
 

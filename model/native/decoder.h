@@ -37,10 +37,10 @@ class DecoderStep : public torch::CustomClassHolder {
   }
 
   // Pieces (N) int64, the state (N, 2LH), which is h and c of each of L layers side by side, keys and values (B, S, 2H)
-  // and mask (B, S) to the outputs of the last product (N, V) and the next state; N is a multiple of B. The state may
-  // be wider, by what keeps its rows from lying a power of two apart, in the same few places of a cache.
+  // and mask (B, S) to the outputs (N, V) of the last product, or without it to the features (N, E), and the next state;
+  // N is a multiple of B. The state may be wider, by what keeps its rows from lying a power of two apart, in the same few places of a cache.
   std::tuple<at::Tensor, at::Tensor> step(
-      const at::Tensor& token, const at::Tensor& state, const at::Tensor& keys, const at::Tensor& mask, const Product& last) {
+      const at::Tensor& token, const at::Tensor& state, const at::Tensor& keys, const at::Tensor& mask, const std::optional<Product>& last) {
     TORCH_CHECK(!layers_.empty(), "there must be a layer");
     const int64_t parts = 2 * static_cast<int64_t>(layers_.size()), hidden = layers_.front().product->kernel().outputs() / 4;
     TORCH_CHECK(state.dim() == 2 && state.size(1) >= parts * hidden, "the state must be h and c of each layer side by side");
@@ -57,7 +57,7 @@ class DecoderStep : public torch::CustomClassHolder {
       if (number == 0) context = attended(sequence, keys, mask);
     }
     const at::Tensor features = at::tanh(combine_->kernel().multiply({sequence, context}));
-    return {last->kernel().multiply({features}), following};
+    return {last.has_value() ? (*last)->kernel().multiply({features}) : features, following};
   }
 
  private:

@@ -41,18 +41,20 @@ inline void store(const Vec& vector, float* to, int64_t count) {
   vector.store(to, static_cast<int>(count));
 }
 
-// To a unit in the last place or two; what is above 88 is taken for it, so that all of them have inverses.
+// To a unit in the last place or two; what is above 88 is taken for it, so that all of them have inverses, and what is
+// below -87 gives 0: numbers still smaller are slow.
 inline Vec exponential(const Vec& vector) {
 #ifdef CPU_CAPABILITY_AVX512
   // 2^n e^r with r at most ln 2 / 2, which leaves ln 2 in two parts no error; the series to r^7, as Cephes has it.
-  const __m512 x = _mm512_max_ps(_mm512_min_ps(vector, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-104.0f));
+  const __m512 x = _mm512_max_ps(_mm512_min_ps(vector, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-87.0f));
+  const __mmask16 large = _mm512_cmp_ps_mask(vector, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x));
   __m512 series = _mm512_set1_ps(1.9875691500e-4f);
   for (const float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f, 1.0f, 1.0f}) {
     series = _mm512_fmadd_ps(series, r, _mm512_set1_ps(next));
   }
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(vector, vector, _CMP_UNORD_Q), _mm512_scalef_ps(series, n), vector);
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(vector, vector, _CMP_UNORD_Q), _mm512_maskz_scalef_ps(large, series, n), vector);
 #else
   return vector.exp();
 #endif

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from model.int8 import KERNELS, PlainKernel, pack_weights
 from model.precision import Precision, prepare, supported
-from model.products import Bfloat16Product, Float32Product, Int8Product
+from model.products import Bfloat16Product, Float32Product, Int8Pack
 from model.seq2seq import Seq2Seq
 from tests.bench import machine, shapes
 
@@ -74,7 +74,7 @@ def _candidates(weight: Tensor, slow: bool) -> dict[str, Work]:
         found["float32, packed MKL"] = lambda rows: torch.ops.mkl._mkl_linear(rows, packed, weight, bias, 160)
     for kernel in (*KERNELS, PlainKernel):
         try:
-            found[f"int8, {kernel.__name__} *"] = Int8Product(weight, bias, kernel)
+            found[f"int8, {kernel.__name__} *"] = Int8Pack(kernel)(weight, bias)
             found[f"int8, {kernel.__name__} *"](torch.randn(2, weight.shape[1]))
         except (RuntimeError, AttributeError):
             found.pop(f"int8, {kernel.__name__} *", None)

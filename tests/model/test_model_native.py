@@ -21,7 +21,7 @@ from model.int8 import FbgemmKernel
 from model.native import Operators, build
 from model.packing import PackedSeq2Seq
 from model.precision import Precision, prepare
-from model.products import SMALLEST, Int8Product
+from model.products import SMALLEST, Int8Pack, Int8Product
 from model.seq2seq import Seq2Seq
 
 CPU = torch.device("cpu")
@@ -108,9 +108,9 @@ def layer() -> Iterator[tuple[Tensor, Tensor]]:
 @every_count
 def test_a_product_of_int8_is_one_call(operators: Operators, layer: tuple[Tensor, Tensor], count: int) -> None:
     inputs = torch.randn(count, 40)
-    whole = Int8Product(*layer, FbgemmKernel)
+    whole = Int8Pack(FbgemmKernel)(*layer)
     with native.set_aside():
-        plain = Int8Product(*layer, FbgemmKernel)
+        plain = Int8Pack(FbgemmKernel)(*layer)
     assert whole.whole is not None and plain.whole is None
     torch.testing.assert_close(whole(inputs), plain(inputs))
     shaped = inputs.view(count, 1, 40)
@@ -119,7 +119,7 @@ def test_a_product_of_int8_is_one_call(operators: Operators, layer: tuple[Tensor
 
 @every_count
 def test_a_step_of_an_lstm_of_int8_is_one_call(operators: Operators, layer: tuple[Tensor, Tensor], count: int) -> None:
-    product = Int8Product(*layer, FbgemmKernel)
+    product = Int8Pack(FbgemmKernel)(*layer)
     inputs, hidden, cell = torch.randn(count, 16), torch.randn(count, 24), torch.randn(count, 24)
     assert product.whole is not None
     found = product.whole.lstm(inputs, hidden, cell)

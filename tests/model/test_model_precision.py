@@ -17,7 +17,7 @@ from model.ensemble import Ensemble
 from model.int8 import PlainKernel
 from model.native import Operators, operators
 from model.precision import Precision, PrecisionError, prepare, supported
-from model.products import Bfloat16Product, Float32Product, Int8Product
+from model.products import Bfloat16Product, Float32Product, Int8Pack
 from model.search import BeamSearch, SearchOptions, annotate, translate
 from model.seq2seq import Seq2Seq
 
@@ -224,19 +224,19 @@ class TestProducts:
 
     def test_int8_errs_by_no_more_than_its_roundings(self) -> None:
         exact = self.INPUTS @ self.WEIGHT.t() + self.BIAS
-        found = Int8Product(self.WEIGHT, self.BIAS, PlainKernel)(self.INPUTS)
+        found = Int8Pack(PlainKernel)(self.WEIGHT, self.BIAS)(self.INPUTS)
         steps = self.INPUTS.abs().amax(-1, keepdim=True) / 127, self.WEIGHT.abs().amax(1) / 63
         one = steps[0] / 2 * self.WEIGHT.abs().sum(1)  # half a step of each activation, times its weight
         other = steps[1] / 2 * self.INPUTS.abs().sum(-1, keepdim=True)
         assert ((found - exact).abs() <= one + other + 24 * steps[0] * steps[1]).all()
 
     def test_int8_scales_each_row_by_itself(self) -> None:
-        product = Int8Product(self.WEIGHT, None, PlainKernel)
+        product = Int8Pack(PlainKernel)(self.WEIGHT, None)
         rows = self.INPUTS[0]
         torch.testing.assert_close(product(rows * 1000) / 1000, product(rows))
         loud = torch.cat([rows, rows * 1e6])
         assert torch.equal(product(loud)[:5], product(rows))
 
     def test_a_row_of_zeros_gives_the_bias_in_int8(self) -> None:
-        product = Int8Product(self.WEIGHT, self.BIAS, PlainKernel)
+        product = Int8Pack(PlainKernel)(self.WEIGHT, self.BIAS)
         assert torch.equal(product(torch.zeros(1, 24)), self.BIAS.unsqueeze(0))
