@@ -22,7 +22,9 @@ MOST_SENTENCES = {"cpu": 256, "cuda": 4096}  # a step's logits take 200 kB a sen
 UNMEASURED_SENTENCES = 128  # of a batch, where there is no time or no model to measure
 MANY_SENTENCES = 128  # from here on a batch that is little better than half of it ends the measuring
 NEARLY = 0.9  # of the best rate, for a smaller batch in which every sentence waits less
-GAIN = 1.1  # what lanes must bring to be worth the delay of a single sentence
+# What one lane must be ahead by when nothing else runs. In a service the event loop wants a core as well, and threads
+# that share an operation wait for the one that has none: app/README.md has figures.
+ADVANTAGE = 1.5
 MEASURING_SECONDS = 0.8
 
 
@@ -47,9 +49,8 @@ def calibrate(
     """Measure what is None; ``beat`` is called in between.
 
     Rows are as few as reach nine tenths of the best rate: more would only make every sentence wait longer. Lanes are
-    one for each core or one for all, whichever is faster with these rows; a single lane is quicker with a single
-    sentence, so it is to lose by a tenth. What depends least on whatever else runs here is measured first: a lane with
-    one thread waits for no other. A GPU has one lane.
+    one for each core, or one for all where that is faster by half. What depends least on whatever else runs here is
+    measured first: a lane with one thread waits for no other. A GPU has one lane.
     """
     beam = SearchOptions().beam_size
     many = lanes or (cores if loaded.model.device.type == "cpu" else 1)
@@ -62,7 +63,7 @@ def calibrate(
     if lanes is None and many > 1:
         beat()
         single = _rate(loaded, sentences, 1, cores)
-        if single * GAIN >= rate:
+        if single >= ADVANTAGE * rate:
             return Calibration(1, rows, single)
     return Calibration(many, rows, rate)
 
