@@ -210,10 +210,12 @@ def three_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("three_threads")
 def test_offline_lanes_share_the_threads_and_give_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, int] = {}
-    step = BeamSearch.step
+    step, together = BeamSearch.step, threading.Barrier(3)
 
     def observed(search: BeamSearch) -> list[Finished]:
-        seen[threading.current_thread().name] = torch.get_num_threads()
+        if (name := threading.current_thread().name) not in seen:
+            seen[name] = torch.get_num_threads()
+            together.wait(60)  # or a lane that is done would lend its thread to the next
         return step(search)
 
     monkeypatch.setattr(BeamSearch, "step", observed)
