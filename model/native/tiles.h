@@ -175,7 +175,9 @@ class TiledRows {
       Vec peak(0.0f);
       for (const Part& part : parts) {
         const float* numbers = part.numbers + row * part.stride;
-        for_vectors(part.width, [&](int64_t place, int64_t size) { peak = at::vec::maximum(peak, load(numbers + place, size).abs()); });
+        for_vectors(part.width, [&](int64_t place, int64_t size) {
+          peak = at::vec::maximum(peak, load(numbers + place, size).abs());
+        });
       }
       scales[row] = row_scale(peak, smallest);
     }
@@ -255,6 +257,7 @@ class TiledWeights {
   template <typename Finish>
   void multiply(const TiledRows& rows, const Finish& finish) const {
     TORCH_CHECK(rows.width == inputs, "there are ", rows.width, " numbers in a row, not ", inputs);
+    if (rows.count == 0) return;
     const int64_t taller = 2 * tile_side, pairs = (rows.count + taller - 1) / taller;
     // A block of weights has as many bytes, which one core reads at some 20 a nanosecond.
     const int64_t grain = std::max<int64_t>(1, 4 * worth_a_thread / (block_columns * deep_ * tile_depth * pairs));

@@ -80,6 +80,14 @@ def test_integers_are_multiplied_as_they_are(operators: Operators) -> None:
     assert torch.equal(product.multiply_integers(rows.float()), (rows @ weight.t()).float())
 
 
+def test_what_is_no_number_stays_none_and_no_rows_give_none(operators: Operators) -> None:
+    product, rows = tiled(operators, torch.randn(20, 70), torch.randn(20), False), torch.randn(3, 70)
+    rows[1, 5], rows[2, 69] = torch.nan, torch.inf
+    found = product.multiply(rows)
+    assert found[0].isfinite().all() and found[1:].isnan().all()
+    assert product.multiply(rows[:0]).shape == (0, 20)
+
+
 def test_rows_of_zeros_give_the_bias(operators: Operators) -> None:
     bias = torch.randn(20)
     assert torch.equal(
