@@ -21,8 +21,10 @@ def main() -> None:
     shapes.add_shape(parser)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--length", type=int, default=18, help="pieces of every source and target")
+    choices = ("float32", "bfloat16")
+    parser.add_argument("--precision", choices=choices, default="float32", help="bfloat16 as the trainer's autocast")
     arguments = parser.parse_args()
-    step, tokens = training_step(arguments)
+    step, tokens = training_step(arguments, arguments.precision)
     timing = machine.measure(step, arguments.repeats)
     model = shapes.build(arguments)
     counted = shapes.operations(model)
@@ -30,16 +32,18 @@ def main() -> None:
     needed = 3 * tokens * (counted.source + counted.target)
     rate = machine.matrix_rate(tokens, arguments.hidden, 4 * arguments.hidden)
     print(machine.describe(), machine.load(), sep=", ")
-    print(f"{shapes.describe(model)}; batch of {tokens // arguments.length} x {arguments.length}")
+    print(
+        f"{shapes.describe(model)}, {arguments.precision}; batch of {tokens // arguments.length} x {arguments.length}"
+    )
     print(f"step: {timing}")
     print(f"target tokens/s: {tokens / timing.median:,.0f}")
     print(
-        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product: "
+        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product in float32: "
         f"{tokens / (needed / rate):,.0f} target tokens/s, of which {needed / rate / timing.median:.0%} reached"
     )
 
 
-def training_step(arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
+def training_step(arguments: argparse.Namespace, precision: str = "float32") -> tuple[Callable[[], None], int]:
     """A step of the shape that the flags describe, and the target tokens that it learns from."""
     model = shapes.build(arguments).train()
     average = shapes.build(arguments)
@@ -50,7 +54,8 @@ def training_step(arguments: argparse.Namespace) -> tuple[Callable[[], None], in
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        features = model(source, lengths, target)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            features = model(source, lengths, target)
         weights = model.output_weight(), model.output_bias
         loss = smoothed_cross_entropy(features, *weights, target, smoothing=0.1, pad=model.config.pad)
         (loss.smoothed / loss.positions).backward()

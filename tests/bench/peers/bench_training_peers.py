@@ -26,6 +26,7 @@ import torch
 
 from tests.bench import machine, shapes
 from tests.bench.bench_training import training_step
+from training.device import has_bfloat16
 
 OPENNMT = "OpenNMT-py==3.5.1"
 # What its training imports; torch is Ferry's own version, which it runs with though it asks for an older one.
@@ -57,10 +58,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     prepare(arguments.environment)
-    ours: list[float] = []
+    precisions = ("float32", "bfloat16") if has_bfloat16("cpu") else ("float32",)
+    ours: dict[str, list[float]] = {precision: [] for precision in precisions}
     theirs: dict[str, list[float]] = {"input feeding (its default)": [], "no input feeding": []}
     for _ in range(arguments.rounds):
-        ours += ferry(arguments)
+        for precision, speeds in ours.items():
+            speeds += ferry(arguments, precision)
         for name, speeds in theirs.items():
             speeds += opennmt(arguments, input_feed=name != "no input feeding")
     print(machine.describe(), machine.load(), sep=", ")
@@ -68,11 +71,14 @@ def main() -> None:
         f"{shapes.describe(shapes.build(arguments))}; batch of {arguments.batch_tokens} tokens, pairs of length",
         end=" ",
     )
-    print(f"{arguments.length}; float32; median and range of {len(ours)} steps")
-    print(f"Ferry: {speed(ours)} target tokens/s")
+    print(f"{arguments.length}; median and range of {arguments.rounds * arguments.steps} steps")
+    for precision, speeds in ours.items():
+        print(f"Ferry, {precision}: {speed(speeds)} target tokens/s")
     for name, speeds in theirs.items():
-        ratio = speed(ours).median / speed(speeds).median
-        print(f"{OPENNMT}, {name}: {speed(speeds)} target tokens/s; Ferry is {ratio:.1f} times as fast")
+        print(f"{OPENNMT}, {name}, float32: {speed(speeds)} target tokens/s", end="")
+        for precision, found in ours.items():
+            print(f"; Ferry in {precision} is {speed(found).median / speed(speeds).median:.1f} times as fast", end="")
+        print()
 
 
 def prepare(environment: Path) -> None:
@@ -85,9 +91,9 @@ def prepare(environment: Path) -> None:
     subprocess.run([*pip, "--no-deps", OPENNMT], check=True)
 
 
-def ferry(arguments: argparse.Namespace) -> list[float]:
+def ferry(arguments: argparse.Namespace, precision: str) -> list[float]:
     """Target tokens a second of each step of Ferry's."""
-    step, tokens = training_step(arguments)
+    step, tokens = training_step(arguments, precision)
     speeds = []
     for _ in range(WARM_UP + arguments.steps):
         began = time.perf_counter()
