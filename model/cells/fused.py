@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.cells.layer import CellState, LSTMKind, MatrixLayer
+from model.cells.unrolled import UnrolledLSTM
 
 
 class RNNLayer(MatrixLayer):
@@ -104,10 +107,21 @@ class LSTMLayer(LSTMKind):
 
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
+        if sequence.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            return self._unrolled(sequence, state)
         weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
         sequence, hidden, cell, *weights = _cast(sequence, *(part.unsqueeze(0) for part in state), *weights)
         output, hidden, cell = torch.lstm(sequence, [hidden, cell], weights, True, 1, 0.0, self.training, False, False)
         return output, CellState(hidden.squeeze(0), cell.squeeze(0))
+
+    def _unrolled(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        """The same in autocast's type on a CPU, where the fused call is no faster than float32."""
+        products = functional.linear(sequence, self.weight_ih, self.bias)
+        unroll: Callable[..., tuple[Tensor, Tensor]] = UnrolledLSTM.apply
+        with torch.autocast("cpu", enabled=False):
+            weight = self.recurrent().to(products.dtype)
+            outputs, cell = unroll(products, weight, state.hidden.float(), state.cell.float())
+        return outputs, CellState(outputs[-1], cell)
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
