@@ -11,6 +11,8 @@ from torch.nn import functional
 from model.cells.layer import CellState, LSTMKind, MatrixLayer
 from model.cells.unrolled import UnrolledLSTM
 
+UNROLLED_ROWS = 64  # from here on a position's products are worth the calls around them
+
 
 class RNNLayer(MatrixLayer):
     """The simple recurrent network (Elman 1990): ``h_t = tanh(W_ih x_t + W_hh h_{t-1} + b)``.
@@ -107,7 +109,8 @@ class LSTMLayer(LSTMKind):
 
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
-        if sequence.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        many = sequence.shape[1] >= UNROLLED_ROWS
+        if many and sequence.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return self._unrolled(sequence, state)
         weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
         sequence, hidden, cell, *weights = _cast(sequence, *(part.unsqueeze(0) for part in state), *weights)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.cells import build_cell
+from model.cells.fused import UNROLLED_ROWS
 from model.cells.unrolled import UnrolledLSTM
 
 TIME, ROWS, INPUTS, HIDDEN = 6, 3, 5, 4
@@ -47,15 +48,16 @@ def test_outputs_and_gradients_are_those_of_torch(tensors: list[Tensor]) -> None
 
 def test_autocast_takes_it_on_a_cpu_and_stays_near_float32() -> None:
     torch.manual_seed(1)
+    rows = UNROLLED_ROWS
     layer = build_cell("lstm", 24, 32, 0.0)
-    sequence = torch.randn(9, 4, 24, requires_grad=True)
-    exact, last = layer(sequence, layer.start(4))
+    sequence = torch.randn(9, rows, 24, requires_grad=True)
+    exact, last = layer(sequence, layer.start(rows))
     exact.sum().backward()
     assert sequence.grad is not None and layer.weight_hh.grad is not None
     wanted = [sequence.grad.clone(), layer.weight_hh.grad.clone()]
     sequence.grad = layer.weight_hh.grad = None
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found, after = layer(sequence, layer.start(4))
+        found, after = layer(sequence, layer.start(rows))
     found.float().sum().backward()
     assert found.dtype == torch.bfloat16 and after.cell.dtype == torch.float32
     torch.testing.assert_close(found.float(), exact, rtol=0.0, atol=0.02)
