@@ -70,7 +70,7 @@ def test_a_killed_worker_is_told() -> None:
 def test_what_a_worker_prints_does_not_stand_among_the_results(capfd: pytest.CaptureFixture[str]) -> None:
     assert [result for _, result in in_order(chatter, range(3), workers=2)] == [0, 1, 2]
     printed = capfd.readouterr()  # what measures coverage may warn among it
-    assert (printed.out, printed.err.count("hello\n")) == ("", 3)
+    assert (printed.out, printed.err.count("hello")) == ("", 3)  # two may write at once, and their line ends come later
 
 
 @pytest.mark.parametrize("ending", [lambda results: results.close(), list])
