@@ -64,36 +64,32 @@ inline void multiply_plainly(const int8_t* rows, bool second, const int8_t* weig
 }
 
 #ifdef __AMX_INT8__
-inline void multiply_in_tiles(const int8_t* rows, bool second, const int8_t* weights, int64_t deep, int32_t* sums) {
+template <bool second>
+inline void multiply_in_tiles(const int8_t* rows, const int8_t* weights, int64_t deep, int32_t* sums) {
   _tile_zero(0);
   _tile_zero(1);
-  if (second) {
+  if constexpr (second) {
     _tile_zero(2);
     _tile_zero(3);
-    const int8_t* below = rows + deep * tile_bytes;
-    for (int64_t step = 0; step < deep; ++step) {
-      _tile_loadd(4, rows + step * tile_bytes, tile_depth);
-      _tile_loadd(6, weights + 2 * step * tile_bytes, tile_depth);
-      _tile_loadd(7, weights + (2 * step + 1) * tile_bytes, tile_depth);
-      _tile_dpbssd(0, 4, 6);
-      _tile_dpbssd(1, 4, 7);
-      _tile_loadd(5, below + step * tile_bytes, tile_depth);
+  }
+  for (int64_t step = 0; step < deep; ++step) {
+    _tile_loadd(4, rows + step * tile_bytes, tile_depth);
+    _tile_loadd(6, weights + 2 * step * tile_bytes, tile_depth);
+    _tile_loadd(7, weights + (2 * step + 1) * tile_bytes, tile_depth);
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    if constexpr (second) {
+      _tile_loadd(5, rows + (deep + step) * tile_bytes, tile_depth);
       _tile_dpbssd(2, 5, 6);
       _tile_dpbssd(3, 5, 7);
-    }
-    _tile_stored(2, sums + 2 * tile_sums, tile_depth);
-    _tile_stored(3, sums + 3 * tile_sums, tile_depth);
-  } else {
-    for (int64_t step = 0; step < deep; ++step) {
-      _tile_loadd(4, rows + step * tile_bytes, tile_depth);
-      _tile_loadd(6, weights + 2 * step * tile_bytes, tile_depth);
-      _tile_loadd(7, weights + (2 * step + 1) * tile_bytes, tile_depth);
-      _tile_dpbssd(0, 4, 6);
-      _tile_dpbssd(1, 4, 7);
     }
   }
   _tile_stored(0, sums, tile_depth);
   _tile_stored(1, sums + tile_sums, tile_depth);
+  if constexpr (second) {
+    _tile_stored(2, sums + 2 * tile_sums, tile_depth);
+    _tile_stored(3, sums + 3 * tile_sums, tile_depth);
+  }
 }
 #endif
 
@@ -274,7 +270,7 @@ class TiledWeights {
             const int8_t* right = weights + (2 * block + half) * 2 * deep_ * tile_bytes;
 #ifdef __AMX_INT8__
             if (tiles) {
-              multiply_in_tiles(left, second, right, deep_, sums.halves[half]);
+              (second ? multiply_in_tiles<true> : multiply_in_tiles<false>)(left, right, deep_, sums.halves[half]);
               continue;
             }
 #endif
