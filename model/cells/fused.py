@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.cells.layer import CellState, LSTMKind, MatrixLayer
-from model.cells.unrolled import UnrolledLSTM
 
-UNROLLED_ROWS = 64  # from here on a position's products are worth the calls around them
+BLOCK = 16  # rows: oneDNN cuts a product's rows into equal blocks, and 61 or 227 of them leave blocks of one
 
 
 class RNNLayer(MatrixLayer):
@@ -109,22 +106,12 @@ class LSTMLayer(LSTMKind):
 
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
-        many = sequence.shape[1] >= UNROLLED_ROWS
-        if many and sequence.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            return self._unrolled(sequence, state)
+        rows = sequence.shape[1]
         weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
         sequence, hidden, cell, *weights = _cast(sequence, *(part.unsqueeze(0) for part in state), *weights)
+        sequence, hidden, cell = _whole_blocks(sequence, hidden, cell)
         output, hidden, cell = torch.lstm(sequence, [hidden, cell], weights, True, 1, 0.0, self.training, False, False)
-        return output, CellState(hidden.squeeze(0), cell.squeeze(0))
-
-    def _unrolled(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
-        """The same in autocast's type on a CPU, where the fused call is no faster than float32."""
-        products = functional.linear(sequence, self.weight_ih, self.bias)
-        unroll: Callable[..., tuple[Tensor, Tensor]] = UnrolledLSTM.apply
-        with torch.autocast("cpu", enabled=False):
-            weight = self.recurrent().to(products.dtype)
-            outputs, cell = unroll(products, weight, state.hidden.float(), state.cell.float())
-        return outputs, CellState(outputs[-1], cell)
+        return output[:, :rows], CellState(hidden[0, :rows], cell[0, :rows])
 
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
@@ -140,6 +127,14 @@ class LSTMLayer(LSTMKind):
         """``input``, ``forget`` and ``output`` at one position; a forget gate of 1 keeps the old cell."""
         write, forget, _, read = torch.sigmoid(self._products(inputs, state, None)).chunk(4, dim=-1)
         return {"input": write, "forget": forget, "output": read}
+
+
+def _whole_blocks(*parts: Tensor) -> list[Tensor]:
+    """``parts`` (T, N, size), in bfloat16 on a CPU with rows of zeros up to a number that its products are fast for."""
+    missing = -parts[0].shape[1] % BLOCK
+    if parts[0].device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        missing = 0
+    return [functional.pad(part, (0, 0, 0, missing)) if missing else part for part in parts]
 
 
 def _cast(sequence: Tensor, *others: Tensor) -> list[Tensor]:
