@@ -17,6 +17,8 @@ from model.search import annotate
 
 log = structlog.get_logger(__name__)
 
+STEPS_BETWEEN = 4  # admissions: to encode a few sentences costs nearly as much as to encode many
+
 
 class Done(NamedTuple):
     """A sentence that leaves the batch: translated, cut short or failed."""
@@ -39,6 +41,8 @@ class RunningBatch:
         self._trial = FlightSearch(model.loaded)
         self._suspects: deque[list[Flight]] = deque()  # groups, to be tried one after another
         self._returning: deque[Flight] = deque()  # join again before any others do
+        self._steps = 0  # since the last admission
+        self.full = False  # when last asked who may join: one was refused for want of space
 
     @property
     def active(self) -> int:
@@ -60,6 +64,11 @@ class RunningBatch:
         """The same without padding."""
         return self._main.tokens + self._trial.tokens
 
+    @property
+    def open(self) -> bool:
+        """Whether sentences may join: at once where none is under way, else some steps after the last that joined."""
+        return not self.active or self._steps >= STEPS_BETWEEN
+
     def room(self, share: int) -> Room:
         """What may still join in one of ``share`` shares of the budget."""
         jobs = [flight.job for flight in (*self._main.flights, *self._trial.flights)]
@@ -78,6 +87,7 @@ class RunningBatch:
 
     def admit(self, flights: Sequence[Flight]) -> None:
         """Let sentences join."""
+        self._steps = 0
         try:
             self._main.admit(flights)
         except Exception as error:
@@ -87,6 +97,7 @@ class RunningBatch:
 
     def step(self) -> list[Done]:
         """Take every sentence one step further; returns those that are done."""
+        self._steps += 1
         return [*self._step_main(), *self._step_trial()]
 
     def cut(self) -> list[Done]:

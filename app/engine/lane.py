@@ -130,14 +130,17 @@ class Lane:
         return True
 
     def _admit(self, batch: RunningBatch, share: int) -> bool:
-        """Let sentences join; whether the batch is full."""
+        """Let sentences join, if it is time; whether the batch is full."""
+        if not batch.open:
+            return batch.full
         room = batch.room(share)
         flights, all_back = batch.returning(room)
         if all_back:
             flights += self._take(batch.model, room)
         if flights:
             batch.admit(flights)
-        return room.full
+        batch.full = room.full
+        return batch.full
 
     def _take(self, model: Generation, room: Room) -> list[Flight]:
         """New sentences that have room; of those that have none, the known and those under way are taken as well."""

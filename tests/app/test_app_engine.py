@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_harness import Gate, Slowness, alone, job, loaded, long_job, long_jobs, mixed_jobs, running, until
+from torch import Tensor
 
 from app.engine import (
     DeadlineError,
@@ -22,7 +23,9 @@ from app.engine import (
     StepReport,
     UnknownModelError,
 )
+from app.engine.batch import STEPS_BETWEEN
 from app.engine.request import Request
+from model.decoder import Memory
 
 
 def test_each_of_200_concurrent_requests_gets_the_translation_of_its_sentence_alone(tiny_checkpoint: Path) -> None:
@@ -48,6 +51,36 @@ def test_results_of_a_request_come_in_the_order_of_its_jobs(tiny_checkpoint: Pat
     assert [result.hypotheses[0].pieces for result in outcome.results] == [
         alone(checkpoint, item)[0].pieces for item in jobs
     ]
+
+
+def test_those_who_come_after_one_another_join_together_a_few_steps_after_the_last(tiny_checkpoint: Path) -> None:
+    checkpoint = loaded(tiny_checkpoint)
+    gate = Gate(checkpoint)
+    joined = []  # how many, and after which step
+    encode = checkpoint.model.encode
+
+    def noted(source: Tensor, lengths: Tensor) -> Memory:
+        joined.append((len(source), gate.steps))
+        return encode(source, lengths)
+
+    checkpoint.model.encode = noted  # type: ignore[method-assign]
+
+    async def one_then_four(engine: Engine) -> None:
+        gate.close()
+        gate.steps = 0  # those of the measurement at the start do not count
+        joined.clear()
+        first, *others = (engine.translate("en-de", [segment], None) for segment in long_jobs(5))
+        tasks = [asyncio.create_task(first)]
+        await until(lambda: len(joined) == 1)
+        tokens = engine.queued_tokens
+        tasks += map(asyncio.create_task, others)
+        await until(lambda: engine.queued_tokens == 5 * tokens)
+        gate.open()
+        await asyncio.gather(*tasks)
+
+    with running(checkpoint) as engine:
+        asyncio.run(one_then_four(engine))
+    assert joined == [(1, 0), (4, STEPS_BETWEEN)]
 
 
 def test_two_models_translate_at_the_same_time(tiny_checkpoint: Path, tiny_checkpoint_fr: Path) -> None:
