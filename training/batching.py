@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from training.corpus import Corpus
-from training.planning import Plan, plan_epoch, plan_in_order
+from training.planning import Plan, padded, plan_epoch, plan_in_order
 from training.shards import Gathered, IndexArray
 
 
@@ -139,21 +139,21 @@ class _Collator:
         )
 
     def _ended(self, sequences: Gathered) -> npt.NDArray[np.int64]:
-        padded, is_piece = self._empty(sequences)
-        padded[is_piece] = sequences.pieces
-        padded[np.arange(len(padded)), sequences.lengths] = self._eos
-        return padded
+        ended, is_piece = self._empty(sequences)
+        ended[is_piece] = sequences.pieces
+        ended[np.arange(len(ended)), sequences.lengths] = self._eos
+        return ended
 
     def _begun(self, sequences: Gathered) -> npt.NDArray[np.int64]:
-        padded, is_piece = self._empty(sequences)
-        padded[:, 0] = self._bos
-        padded[:, 1:][is_piece[:, :-1]] = sequences.pieces
-        return padded
+        begun, is_piece = self._empty(sequences)
+        begun[:, 0] = self._bos
+        begun[:, 1:][is_piece[:, :-1]] = sequences.pieces
+        return begun
 
     def _empty(self, sequences: Gathered) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        width = int(sequences.lengths.max()) + 1
-        padded = np.full((len(sequences.lengths), width), self._pad, dtype=np.int64)  # (B, width)
-        return padded, np.arange(width) < sequences.lengths[:, None]
+        width = padded(int(sequences.lengths.max()) + 1)
+        empty = np.full((len(sequences.lengths), width), self._pad, dtype=np.int64)  # (B, width)
+        return empty, np.arange(width) < sequences.lengths[:, None]
 
 
 def _identity(corpus: Corpus, batch_tokens: int, seed: int) -> int:

@@ -25,6 +25,15 @@ _WINDOWS_HELD = 2
 _LENGTH_NOISE = 0.02  # by this share target lengths are blurred for sorting, so that long pairs get new neighbours
 _LENGTH_BITS, _PLACE_BITS = 20, 22  # of a sorting key
 
+# Kernels are made anew for each shape, and some are slow for shapes without divisors: so there are to be few.
+_PAIRS_STEP = 8  # a batch of more has a multiple of it
+_LENGTH_STEP = 2  # both sides of a batch are padded to a multiple of it
+
+
+def padded(length: int) -> int:
+    """Positions of a side of a batch whose longest sequence, its mark included, has ``length``."""
+    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+
 
 class Window(NamedTuple):
     """Some consecutive batches of an epoch: batch b is ``rows[starts[b]:ends[b]]``, rows of the corpus's shards."""
@@ -92,7 +101,8 @@ def plan_epoch(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> Plan
     """The plan of one epoch, a function of its arguments alone.
 
     A pair of weight w is drawn floor(w) times and once more with probability w - floor(w), each time in a variant drawn
-    anew. A batch has pairs x longest side, end of sentence counted, of at most ``batch_tokens``, or is one pair.
+    anew. A batch has pairs x :func:`padded` longest side of at most ``batch_tokens``, or is one pair; the number of
+    pairs is a multiple of 8 where it is more.
     """
     blocks = _Blocks(corpus, np.random.default_rng([seed, epoch]))
 
@@ -193,13 +203,15 @@ def _snake(source: IndexArray, target: IndexArray) -> IndexArray:
 
 def _cut(rows: IndexArray, source: IndexArray, target: IndexArray, batch_tokens: int) -> Window:
     """Cuts sorted rows into batches, each as long as the budget allows."""
+    filled = int(source.sum() + target.sum())
+    source, target = (-(-side // _LENGTH_STEP) * _LENGTH_STEP for side in (source, target))
     starts = np.fromiter(_starts(np.maximum(source, target), batch_tokens), dtype=np.int64)
     if len(starts) == 0:
         return Window(rows, starts, starts, 0, 0)
     ends = np.append(starts[1:], len(rows))
     width = np.maximum.reduceat(source, starts) + np.maximum.reduceat(target, starts)
     positions = int(((ends - starts) * width).sum())
-    return Window(rows, starts, ends, int(source.sum() + target.sum()), positions)
+    return Window(rows, starts, ends, filled, positions)
 
 
 def _starts(longest: IndexArray, batch_tokens: int) -> Iterator[int]:
@@ -210,4 +222,5 @@ def _starts(longest: IndexArray, batch_tokens: int) -> Iterator[int]:
         most = max(1, batch_tokens // int(longest[start]))
         window = longest[start : start + most]
         cost = np.maximum.accumulate(window) * np.arange(1, len(window) + 1)
-        start += max(1, int(np.searchsorted(cost, batch_tokens, side="right")))
+        count = max(1, int(np.searchsorted(cost, batch_tokens, side="right")))
+        start += count - count % _PAIRS_STEP if count > _PAIRS_STEP else count

@@ -19,6 +19,7 @@ import torch
 from training.corpus import Corpus
 from training.loader import Inputs
 from training.memory import available_memory, peak_memory, reset_peak_memory, resident_memory
+from training.planning import padded
 from training.state import generators, restore_generators
 from training.training_loss import TrainingLoss
 
@@ -65,12 +66,12 @@ class Memory(NamedTuple):
 
 
 def largest_pair(corpus: Corpus) -> int:
-    """Positions of the longest source or target in any encoding, end of sentence counted."""
+    """Positions of the longest source or target in any encoding, end of sentence and padding counted."""
     longest = 0
     for shard in (corpus.source, corpus.target):
         for start in range(0, len(shard), _ROWS_AT_ONCE):
             longest = max(longest, int(shard.lengths(slice(start, start + _ROWS_AT_ONCE)).max()))
-    return longest + 1
+    return padded(longest + 1)
 
 
 def preflight(loss: TrainingLoss, shape: Shape, moments: int, ranks: int) -> Peak:

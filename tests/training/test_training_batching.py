@@ -12,7 +12,7 @@ from tokenizer.subword import BOS, EOS, PAD, TokenizerPair
 from training.batching import Batch, BatchStream, ordered_batches
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.planning import Plan, Window, plan_epoch
+from training.planning import Plan, Window, padded, plan_epoch, plan_in_order
 
 WORDS = ["river", "ferry", "water", "Fluss", "Wasser", "Morgen", "and", "und", "!"]
 BUDGET = 300
@@ -80,9 +80,10 @@ def test_a_batch_holds_pieces_between_their_marks(corpus: Corpus) -> None:
 def test_batches_are_int64_and_no_wider_than_needed(corpus: Corpus) -> None:
     for batch in islice(stream(corpus), 20):
         assert {tensor.dtype for tensor in batch} == {torch.int64}
-        assert batch.source.shape[1] == batch.source_lengths.max()
+        assert batch.source.shape[1] == padded(int(batch.source_lengths.max()))
         assert batch.target_input.shape == batch.target_output.shape
-        assert (batch.target_output != PAD).any(dim=0).all()
+        longest = int((batch.target_output != PAD).sum(dim=1).max())
+        assert batch.target_output.shape[1] == padded(longest) and longest <= padded(longest) < longest + 2
 
 
 def test_every_pair_stands_once_in_an_epoch(corpus: Corpus) -> None:
@@ -111,13 +112,22 @@ def test_a_pair_longer_than_the_budget_is_a_batch_alone(corpus: Corpus) -> None:
     assert all(len(batch.source) == 1 for batch in islice(batches, 20))
 
 
-def test_no_batch_has_room_for_the_next_pair(corpus: Corpus) -> None:
+def test_batches_of_more_than_eight_pairs_have_a_multiple_of_eight(corpus: Corpus) -> None:
+    for plan in (plan_epoch(corpus, 8 * BUDGET, 1, 0), plan_in_order(corpus, 8 * BUDGET)):
+        sizes = [len(plan[index]) for index in range(len(plan))]
+        assert sum(size > 8 for size in sizes) > len(sizes) / 2
+        assert sum(size > 8 and size % 8 != 0 for size in sizes) <= 1  # what is left at the end
+
+
+def test_no_batch_has_room_for_the_next_pairs(corpus: Corpus) -> None:
     batches = list(ordered_batches(corpus, BUDGET, pad=PAD, bos=BOS, eos=EOS))
     assert len(batches) > 5
     for batch, following in pairwise(batches):
+        pairs = len(batch.source)
+        more = 1 if pairs < 8 else min(8, len(following.source))
         widths = (tensor.shape[1] for tensor in (batch.source, batch.target_output))
-        first = (int(following.source_lengths[0]), int((following.target_output[0] != PAD).sum()))
-        assert (len(batch.source) + 1) * max(*widths, *first) > BUDGET
+        others = (int(following.source_lengths[:more].max()), int((following.target_output[:more] != PAD).sum(1).max()))
+        assert (pairs + more) * padded(max(*widths, *others)) > BUDGET or len(following.source) < 8
 
 
 def test_batches_of_an_epoch_come_in_no_order_of_length(corpus: Corpus) -> None:
