@@ -120,6 +120,8 @@ def test_bad_requests_between_good_ones_harm_nobody(service: ServiceProcess, alo
 def test_the_log_is_json_and_holds_no_text_of_users(service: ServiceProcess, alone: dict[str, str]) -> None:
     with httpx.Client(base_url=service.url, timeout=60) as client:
         request = client.post("/v1/translate", json=asking("a river of secrets"), headers={"X-Request-ID": "find-me"})
+    # The line is written when the answer is, and may come after it.
+    wait_until(lambda: "find-me" in service.log_file.read_text())
     (entry,) = [line for line in service.log() if line.get("request_id") == "find-me"]
     assert (entry["path"], entry["status"], entry["level"]) == ("/v1/translate", request.status_code, "info")
     assert "secrets" not in service.log_file.read_text()
