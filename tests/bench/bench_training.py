@@ -48,7 +48,8 @@ def training_step(arguments: argparse.Namespace, precision: str = "float32") -> 
     model = shapes.build(arguments).train()
     average = shapes.build(arguments)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    rows, length = arguments.batch_tokens // arguments.length, arguments.length
+    length = arguments.length
+    rows = max(8, arguments.batch_tokens // length // 8 * 8)  # as training.planning cuts them
     source, target = torch.randint(4, arguments.vocabulary, (2, rows, length))
     lengths = torch.full((rows,), length)
 
