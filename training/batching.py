@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from training.corpus import Corpus
-from training.planning import Plan, padded, plan_epoch, plan_in_order
+from training.planning import PLANNING, Plan, padded, plan_epoch, plan_in_order
 from training.shards import Gathered, IndexArray
 
 
@@ -101,11 +101,11 @@ class BatchStream:
         return Position(self._epoch, self._batch, self._identity)
 
     def restore(self, position: Position) -> None:
-        """Goes to a saved position; ValueError when it is of another corpus, batch size or seed."""
+        """Goes to a saved position; ValueError when it is of another corpus, batch size, seed or way of planning."""
         if position.identity != self._identity:
             raise ValueError(
-                "the saved data position belongs to another corpus, seed or batch_tokens; "
-                "resume with the recipe and data that the run began with"
+                "the saved data position belongs to another corpus, seed or batch_tokens, or to a Ferry that cut "
+                "batches in another way; resume with the recipe, data and version that the run began with"
             )
         self._epoch, self._batch = position.epoch, position.batch
 
@@ -157,5 +157,5 @@ class _Collator:
 
 
 def _identity(corpus: Corpus, batch_tokens: int, seed: int) -> int:
-    digest = hashlib.sha256(f"{corpus.identity} {batch_tokens} {seed}".encode()).digest()
+    digest = hashlib.sha256(f"{corpus.identity} {batch_tokens} {seed} {PLANNING}".encode()).digest()
     return int.from_bytes(digest[:7], "big")  # 56 bits also fit a signed integer in a tensor or a file

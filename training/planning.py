@@ -19,6 +19,8 @@ import numpy.typing as npt
 from training.corpus import Corpus
 from training.shards import IndexArray
 
+PLANNING = 2  # to be raised with whatever puts other pairs into a batch: a run can then not go on in the wrong place
+
 _BLOCK_PAIRS = 256  # neighbours on disk that stay in one window: a few kilobytes to read at a time
 _WINDOW_PAIRS = 1 << 18  # pairs sorted together: enough for little padding, and a thousand blocks mix a large corpus
 _WINDOWS_HELD = 2

@@ -12,7 +12,7 @@ from tokenizer.subword import BOS, EOS, PAD, TokenizerPair
 from training.batching import Batch, BatchStream, ordered_batches
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
-from training.planning import Plan, Window, padded, plan_epoch, plan_in_order
+from training.planning import PLANNING, Plan, Window, padded, plan_epoch, plan_in_order
 
 WORDS = ["river", "ferry", "water", "Fluss", "Wasser", "Morgen", "and", "und", "!"]
 BUDGET = 300
@@ -177,6 +177,14 @@ def test_a_position_of_another_run_is_refused(corpus: Corpus) -> None:
     for other in (stream(corpus, seed=2), stream(corpus, budget=BUDGET + 1)):
         with pytest.raises(ValueError, match="belongs to another corpus, seed or batch_tokens"):
             stream(corpus).restore(other.state())
+
+
+def test_a_position_among_batches_cut_otherwise_is_refused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = stream(corpus).state()
+    stream(corpus).restore(saved)
+    monkeypatch.setattr("training.batching.PLANNING", PLANNING + 1)
+    with pytest.raises(ValueError, match="or to a Ferry that cut batches in another way"):
+        stream(corpus).restore(saved)
 
 
 @pytest.mark.parametrize(("weight", "least", "most"), [(2.0, 2, 2), (2.5, 2, 3), (0.5, 0, 1)])
