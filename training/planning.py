@@ -11,7 +11,7 @@ and 8 for each pair of the two windows held: some 26 MB and 0.03 bytes a pair of
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,12 @@ _PAIRS_STEP = 8  # a batch of more has a multiple of it
 _LENGTH_STEP = 2  # both sides of a batch are padded to a multiple of it
 
 
-def padded(length: int) -> int:
-    """Positions of a side of a batch whose longest sequence, its mark included, has ``length``."""
-    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+Lengths = TypeVar("Lengths", int, IndexArray)
+
+
+def padded(longest: Lengths) -> Lengths:
+    """Positions of a side of a batch whose longest sequence, its mark included, has ``longest``; or of several."""
+    return -(-longest // _LENGTH_STEP) * _LENGTH_STEP
 
 
 class Window(NamedTuple):
@@ -206,7 +209,7 @@ def _snake(source: IndexArray, target: IndexArray) -> IndexArray:
 def _cut(rows: IndexArray, source: IndexArray, target: IndexArray, batch_tokens: int) -> Window:
     """Cuts sorted rows into batches, each as long as the budget allows."""
     filled = int(source.sum() + target.sum())
-    source, target = (-(-side // _LENGTH_STEP) * _LENGTH_STEP for side in (source, target))
+    source, target = padded(source), padded(target)
     starts = np.fromiter(_starts(np.maximum(source, target), batch_tokens), dtype=np.int64)
     if len(starts) == 0:
         return Window(rows, starts, starts, 0, 0)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from model.cells.layer import CellState, LSTMKind, MatrixLayer
 
-BLOCK = 8  # rows: oneDNN cuts a product's rows into equal blocks, and 61 or 227 of them leave blocks of one
+BLOCK = 8  # rows: oneDNN cuts a product's rows into equal blocks; 61 or 227 have no good divisor
 
 
 class RNNLayer(MatrixLayer):
