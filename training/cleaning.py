@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import compress, islice, repeat
+from itertools import compress, islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,15 +13,16 @@ import numpy.typing as npt
 from model.config import Frozen
 from tokenizer.normalize import normalize
 from training.corpus_config import CleaningConfig
-from training.hashes import HashSet, hash_pairs
+from training.hashes import NO_HASHES, HashArray, HashSet, hash_pairs
 from training.reading import CHUNK_PAIRS, CorpusError, Pair
 
-Reason = Literal["empty", "too_short", "identical", "wrong_script", "duplicate", "too_long", "length_ratio"]
+Reason = Literal["empty", "too_short", "identical", "wrong_script", "duplicate", "too_long", "length_ratio", "held_out"]
 
 FaultArray = npt.NDArray[np.uint8]
 FAULTS: tuple[Reason | None, ...] = (None, *get_args(Reason))  # a fault's code is its place here
 KEPT = FAULTS.index(None)
 DUPLICATE = FAULTS.index("duplicate")
+HELD_OUT = FAULTS.index("held_out")
 
 
 class Dropped(Frozen):
@@ -125,16 +126,20 @@ def length_fault(source_pieces: int, target_pieces: int, config: CleaningConfig)
     return None
 
 
-def clean_pairs(pairs: Iterable[Pair], config: CleaningConfig) -> Iterator[Pair]:
+def clean_pairs(pairs: Iterable[Pair], config: CleaningConfig, held_out: HashArray = NO_HASHES) -> Iterator[Pair]:
     """Streams the pairs that pass the checks of text, normalised: what a subword model is trained on.
 
-    Checks of length in pieces need that model, so they are left to the encoding.
+    Those whose hashes are in ``held_out`` are left out. Checks of length in pieces need that model, so they are left to
+    the encoding.
     """
     seen = HashSet()
     passing = (pair for pair in map(normalized, pairs) if text_fault(pair, config) is None)
     while some := list(islice(passing, CHUNK_PAIRS)):
-        new = seen.add(hash_pairs([pair[:2] for pair in some])) if config.drop_duplicates else repeat(True)
-        yield from compress(some, new)
+        hashes = hash_pairs([pair[:2] for pair in some])
+        kept = ~np.isin(hashes, held_out)
+        if config.drop_duplicates:
+            kept &= seen.add(hashes)
+        yield from compress(some, kept)
 
 
 def script_share(text: str, scripts: Sequence[str]) -> float:

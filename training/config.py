@@ -24,7 +24,17 @@ class DataConfig(Frozen):
     test: tuple[CorpusConfig, ...] = Field((), description="Scored by evaluate and export only, one by one.")
     cleaning: CleaningConfig = CleaningConfig()
     allow_overlap: bool = Field(False, description="Train although a dev or test pair stands in the training text.")
+    drop_overlap: bool = Field(False, description="Leave training pairs out that stand in dev or test.")
     workers: int | None = Field(None, ge=1, description="Processes that clean and encode; default: the cores.")
+
+    @model_validator(mode="after")
+    def _one_answer_to_overlap(self) -> DataConfig:
+        if self.allow_overlap and self.drop_overlap:
+            raise ValueError(
+                "allow_overlap and drop_overlap exclude each other; drop_overlap leaves the pairs out, "
+                "allow_overlap learns from them"
+            )
+        return self
 
 
 class TokenizerConfig(Frozen):
@@ -50,6 +60,7 @@ class ModelOptions(Frozen):
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
     heads: int = 4
     self_attention: bool = False
+    lexical_shortcut: bool = False
     input_feeding: bool = False
     tied: Literal["none", "target", "all"] = "all"
     layer_norm: bool = True

@@ -21,7 +21,7 @@ from tokenizer.subword import TokenizerPair
 from training.cleaning import CleaningReport, nothing_left
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
 from training.encoding import ChunkEncoder, encode
-from training.hashes import HashSet, hash_corpus
+from training.hashes import NO_HASHES, HashArray, HashSet, hash_corpus
 from training.publish import published
 from training.reading import CorpusError
 from training.shards import IndexArray, PieceArray, Shard, ShardWriter, piece_dtype
@@ -116,27 +116,28 @@ def prepare_corpus(
     sampling: SamplingConfig,
     folder: Path,
     *,
+    held_out: HashArray = NO_HASHES,
     seed: int = 0,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Corpus:
     """Reads, cleans and encodes ``corpora`` into a new folder below ``folder``, or opens the one of an earlier run.
 
-    ``seed`` is that of the sampled variants; ``workers`` is the number of processes, which changes nothing in the
-    result; ``progress`` is called with the number of pairs written so far. The folder appears by a rename when it is
-    whole. Raises CorpusError for unusable text, a full disk, or when nothing is left; WorkerError where a worker was
-    killed.
+    Pairs with the hashes ``held_out`` are left out. ``seed`` is that of the sampled variants; ``workers`` is the number
+    of processes, which changes nothing in the result; ``progress`` is called with the number of pairs written so far.
+    The folder appears by a rename when it is whole. Raises CorpusError for unusable text, a full disk, or when nothing
+    is left; WorkerError where a worker was killed.
     """
     if not corpora:
         raise CorpusError("the recipe names no corpus; give at least one with 'source' and 'target', or 'tsv'")
-    fingerprint = _fingerprint(corpora, tokenizers, cleaning, sampling, seed)
+    fingerprint = _fingerprint(corpora, tokenizers, cleaning, sampling, held_out, seed)
     destination = folder / fingerprint[:16]
     if not destination.exists():
         encoder = ChunkEncoder(tokenizers, cleaning, sampling, seed)
         try:
             with published(destination) as partial:
                 seen = HashSet(partial) if cleaning.drop_duplicates else None
-                report = _write_shards(partial, corpora, tokenizers, encoder, seen, workers, progress)
+                report = _write_shards(partial, corpora, tokenizers, encoder, held_out, seen, workers, progress)
                 manifest = _Manifest(
                     fingerprint=fingerprint,
                     pairs=tuple(entry.kept for entry in report.corpora),
@@ -156,6 +157,7 @@ def _write_shards(
     corpora: Sequence[CorpusConfig],
     tokenizers: TokenizerPair,
     encoder: ChunkEncoder,
+    held_out: HashArray,
     seen: HashSet | None,
     workers: int,
     progress: Callable[[int], None] | None,
@@ -164,7 +166,9 @@ def _write_shards(
         ShardWriter(folder, "source", piece_dtype(tokenizers.source.vocabulary_size)) as source,
         ShardWriter(folder, "target", piece_dtype(tokenizers.target.vocabulary_size)) as target,
     ):
-        report = encode(corpora, encoder, source, target, seen=seen, workers=workers, progress=progress)
+        report = encode(
+            corpora, encoder, source, target, held_out=held_out, seen=seen, workers=workers, progress=progress
+        )
     if not any(entry.kept for entry in report.corpora):
         raise nothing_left(report)
     return report
@@ -175,6 +179,7 @@ def _fingerprint(
     tokenizers: TokenizerPair,
     cleaning: CleaningConfig,
     sampling: SamplingConfig,
+    held_out: HashArray,
     seed: int,
 ) -> str:
     """SHA-256 over the content of all inputs and the settings; where files lie and corpora's weights do not matter."""
@@ -185,4 +190,6 @@ def _fingerprint(
         "cleaning": cleaning.model_dump(mode="json"),
         "sampling": [sampling.variants, *((sampling.alpha, seed) if sampling.variants > 1 else ())],
     }
+    if len(held_out):
+        description["held_out"] = hashlib.sha256(np.unique(held_out).tobytes()).hexdigest()
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

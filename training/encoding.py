@@ -18,6 +18,7 @@ from tokenizer.subword import Subword, TokenizerPair, seed_sampling
 from training.cleaning import (
     DUPLICATE,
     FAULTS,
+    HELD_OUT,
     KEPT,
     CleaningReport,
     FaultArray,
@@ -98,14 +99,16 @@ def encode(
     source: ShardWriter,
     target: ShardWriter,
     *,
+    held_out: HashArray,
     seen: HashSet | None,
     workers: int,
     progress: Callable[[int], None] | None,
 ) -> CleaningReport:
     """Appends each kept pair's variants, canonical first, to both shards; the same whatever the number of workers.
 
-    Pairs that are in ``seen`` are dropped as duplicates, and the others added. ``progress`` is called with the number
-    of pairs written so far. Raises CorpusError for unusable text and WorkerError where a worker was killed.
+    Pairs whose hashes are in ``held_out`` are dropped; those that are in ``seen`` are dropped as duplicates, and the
+    others added to it. ``progress`` is called with the number of pairs written so far. Raises CorpusError for unusable
+    text and WorkerError where a worker was killed.
     """
     tallies = [Tally(corpus.label) for corpus in corpora]
     with closing(in_order(encoder, read_chunks(corpora), workers)) as results:
@@ -113,6 +116,7 @@ def encode(
             faults = encoded.faults.copy()
             if seen is not None:
                 faults[encoded.passing[~seen.add(encoded.hashes)]] = DUPLICATE
+            faults[encoded.passing[np.isin(encoded.hashes, held_out)]] = HELD_OUT
             tallies[chunk.corpus].add(faults, partial(_pair, chunk))
             fitting = encoded.faults == KEPT
             if not fitting.any():

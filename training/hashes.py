@@ -14,6 +14,8 @@ from training.reading import CorpusError
 
 HashArray = npt.NDArray[np.uint64]
 
+NO_HASHES = np.empty(0, dtype=np.uint64)
+
 _IN_MEMORY = 1 << 20  # hashes; a longer run is a file
 
 

@@ -1,4 +1,4 @@
-"""Checks that no pair held out for dev or test stands in the training text."""
+"""Pairs held out for dev or test that stand in the training text: found, or known by their hashes and left out."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -44,8 +44,15 @@ def check_overlap(training: Sequence[CorpusConfig], held_out: Sequence[CorpusCon
     )
     raise OverlapError(
         f"{len(overlaps)} dev or test pairs stand in the training text, so scores on them would be too good; "
-        f"remove them from the training files, or set allow_overlap if that is meant. The first: {examples}"
+        f"leave them out with data.drop_overlap, or learn from them, if that is meant, with data.allow_overlap. "
+        f"The first: {examples}"
     )
+
+
+def held_out_hashes(held_out: Sequence[CorpusConfig]) -> HashArray:
+    """The hashes, in order, of the normalised pairs of ``held_out`` that have both sides. Raises CorpusError."""
+    keys = (_key(pair) for corpus in held_out for pair in read_pairs(corpus))
+    return np.unique(hash_pairs([key for key in keys if all(key)]))
 
 
 def find_overlaps(

@@ -17,8 +17,8 @@ from training.cleaning import clean_pairs
 from training.config import DataConfig, Recipe
 from training.corpus import Corpus, prepare_corpus
 from training.corpus_config import SamplingConfig
-from training.hashes import hash_corpus
-from training.overlap import check_overlap
+from training.hashes import NO_HASHES, HashArray, hash_corpus
+from training.overlap import check_overlap, held_out_hashes
 from training.publish import published
 from training.reading import Pair, read_chunks
 from training.workers import available_cores
@@ -41,7 +41,7 @@ def make_tokenizers(recipe: Recipe, run_folder: Path) -> TokenizerPair:
     of memory a pair of the sample (of twice 90 characters), 2 GB by default. Raises CorpusError for unusable text and
     TokenizerError where the text does not allow the vocabulary.
     """
-    pairs = list(clean_pairs(_sample(recipe), recipe.data.cleaning))
+    pairs = list(clean_pairs(_sample(recipe), recipe.data.cleaning, _left_out(recipe.data)))
     if recipe.tokenizer.joint:
         joint = _train(recipe, (text for pair in pairs for text in (pair.source, pair.target)))
         tokenizers = TokenizerPair(joint, joint)
@@ -68,11 +68,11 @@ def prepare_corpora(
     """The encoded training and dev text, made or found again in the run folder; ``progress`` gets pairs written so far.
 
     Raises CorpusError for unusable text, WorkerError where a worker was killed, and OverlapError where a dev or test
-    pair stands in the training text, unless the recipe allows it.
+    pair stands in the training text, unless the recipe says what to do with it.
     """
     data, folder = recipe.data, run_folder / CORPUS_FOLDER
     workers = data.workers or available_cores()
-    if not data.allow_overlap:
+    if not (data.allow_overlap or data.drop_overlap):
         _require_no_overlap(data, folder, workers)
     train = prepare_corpus(
         data.train,
@@ -80,6 +80,7 @@ def prepare_corpora(
         data.cleaning,
         recipe.tokenizer.sampling,
         folder,
+        held_out=_left_out(data),
         seed=recipe.seed,
         workers=workers,
         progress=progress,
@@ -92,6 +93,10 @@ def length_limit(train: Corpus) -> LengthLimit:
     """How long translations may grow, from the length ratios of the training pairs."""
     ratio = train.length_ratio()
     return LengthLimit(ratio_mean=ratio.mean, ratio_deviation=ratio.deviation)
+
+
+def _left_out(data: DataConfig) -> HashArray:
+    return held_out_hashes([*data.dev, *data.test]) if data.drop_overlap else NO_HASHES
 
 
 def _require_no_overlap(data: DataConfig, folder: Path, workers: int) -> None:

@@ -30,8 +30,7 @@ INCIDENTAL = frozenset({"name", "folder", "threads", "export", "tune"})
 def fit_key(recipe: Recipe) -> str:
     """Equal for recipes whose fits are the same: 12 hexadecimal digits."""
     values = recipe.model_dump(mode="json", exclude={*INCIDENTAL, "search"})
-    values["data"] = {key: value for key, value in values["data"].items() if key not in ("test", "workers")}
-    return _hash(values)
+    return _hash({**values, "data": _data(recipe, "test")})
 
 
 def evaluation_key(recipe: Recipe) -> str:
@@ -73,14 +72,19 @@ def write_recipe(recipe: Recipe, folder: Path) -> Path:
 
 def _shared_tokenizer(recipe: Recipe, shared: Path, keep_going: KeepGoing, message: Callable[[str], None]) -> Path:
     """The tokenizer folder for the recipe, made unless an earlier run has."""
-    values = recipe.model_dump(mode="json", include={"seed": True, "tokenizer": True, "data": True})
-    values["data"] = {key: value for key, value in values["data"].items() if key not in ("dev", "test", "workers")}
-    home = shared / "tokenizers" / _hash(values)
+    values = recipe.model_dump(mode="json", include={"seed", "tokenizer"})
+    home = shared / "tokenizers" / _hash({**values, "data": _data(recipe, "dev", "test")})
     with exclusive(home, keep_going, message) as lock:
         if not (home / TOKENIZER_FOLDER).is_dir():
             path = write_recipe(placed(recipe, home), home)
             run_command(["tokenizer", path], home, lock, keep_going)
     return home / TOKENIZER_FOLDER
+
+
+def _data(recipe: Recipe, *unread: str) -> dict[str, object]:
+    """The section ``data`` without what decides nothing: text not learned from, unless pairs are left out for it."""
+    unused = {"workers"} if recipe.data.drop_overlap else {"workers", *unread}
+    return recipe.data.model_dump(mode="json", exclude=unused)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -46,6 +46,14 @@ def test_only_the_first_of_equal_pairs_is_kept() -> None:
     assert kept == [("Yes.", "Ja."), ("Yes.", "Doch.")]
 
 
+@pytest.mark.parametrize("drop_duplicates", [True, False])
+def test_held_out_pairs_are_left_out(drop_duplicates: bool) -> None:
+    pairs = [Pair("Yes. ", "Ja.", 1), Pair("No.", "Nein.", 2), Pair("Yes.", "Doch.", 3)]
+    config = NOTHING.model_copy(update={"drop_duplicates": drop_duplicates})
+    kept = [pair[:2] for pair in clean_pairs(pairs, config, hash_pairs([("Yes.", "Ja."), ("Maybe.", "Vielleicht.")]))]
+    assert kept == [("No.", "Nein."), ("Yes.", "Doch.")]
+
+
 def test_short_sides_are_dropped_by_characters() -> None:
     kept, faults = clean(NOTHING.model_copy(update={"min_characters": 3}), ("Yes", "Ja."), ("No", "Nein"))
     assert kept == [("Yes", "Ja.")]

@@ -20,7 +20,8 @@ from training.comparison import PlannedRun, Row, parse_rows, plan, train
 from training.comparison_plot import draw_comparison
 from training.comparison_table import Comparison, gather, markdown
 from training.fit_record import FitRecord
-from training.recipe_file import RecipeError
+from training.recipe_file import RecipeError, load_recipe
+from training.run_folders import fit_key
 from training.run_processes import ProcessError, Stopped, exclusive, in_use, run_command
 from training.run_results import read_validations
 
@@ -176,6 +177,25 @@ def test_rows_share_tokenizers_and_rows_of_one_fit_share_it(recipe: Path, monkey
     assert (fake.count("tokenizer"), fake.count("fit"), fake.count("evaluate")) == (2, 4, 8)
     corpora = {(run.recipe.folder / "corpus").resolve() for run in runs}
     assert corpora == {recipe.parent / "run" / "compare" / "corpus"}
+
+
+@pytest.mark.parametrize("drop_overlap", [False, True])
+def test_the_test_set_is_part_of_a_fit_that_leaves_out_what_it_holds(recipe: Path, drop_overlap: bool) -> None:
+    drops = f"data.drop_overlap={str(drop_overlap).lower()}"
+    with_test, without = (load_recipe(recipe, [drops, *settings]) for settings in ([], ["data.test=[]"]))
+    assert (fit_key(with_test) == fit_key(without)) is not drop_overlap
+
+
+@pytest.mark.parametrize(("drop_overlap", "tokenizers"), [(False, 1), (True, 2)])
+def test_rows_with_other_held_out_pairs_share_tokenizers_unless_pairs_are_left_out(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, drop_overlap: bool, tokenizers: int
+) -> None:
+    fake = FakeTraining(monkeypatch)
+    drops = f"data.drop_overlap={str(drop_overlap).lower()}"
+    test = recipe.parent / "test"
+    rows = parse_rows([], [f"other dev: {drops} data.dev.0.source={test}.source data.dev.0.target={test}.target"])
+    trained(recipe, [Row("same", (drops,)), rows[1]])
+    assert fake.count("tokenizer") == tokenizers
 
 
 def test_what_is_finished_is_not_repeated(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

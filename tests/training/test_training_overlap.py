@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from training.corpus_config import CorpusConfig
-from training.overlap import OverlapError, check_overlap, find_overlaps
+from training.hashes import hash_pairs
+from training.overlap import OverlapError, check_overlap, find_overlaps, held_out_hashes
 
 
 def corpus(path: Path, *lines: str) -> CorpusConfig:
@@ -28,6 +29,18 @@ def test_one_equal_side_is_no_overlap(tmp_path: Path) -> None:
     dev = corpus(tmp_path / "dev", "Yes.\tDoch.", "Nope.\tNein.", "\t")
     assert find_overlaps([train], [dev]) == []
     check_overlap([train], [dev])
+
+
+def test_the_error_names_both_ways_out(tmp_path: Path) -> None:
+    text = corpus(tmp_path / "both", "Yes.\tJa.")
+    with pytest.raises(OverlapError, match=r"leave them out with data\.drop_overlap, .* with data\.allow_overlap"):
+        check_overlap([text], [text])
+
+
+def test_held_out_pairs_are_known_by_the_hashes_of_what_the_tokenizer_sees(tmp_path: Path) -> None:
+    dev = corpus(tmp_path / "dev", " Yes. \tJa.", "No.\t", "\tNein.")
+    test = corpus(tmp_path / "test", "Yes.\tJa.", "Go\tGeh")
+    assert held_out_hashes([dev, test]).tolist() == sorted(hash_pairs([("Yes.", "Ja."), ("Go", "Geh")]).tolist())
 
 
 def test_worker_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

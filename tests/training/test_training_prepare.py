@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tokenizer.subword import TokenizerPair
-from training.config import Recipe
+from training.config import DataConfig, Recipe
 from training.overlap import OverlapError
 from training.prepare import make_tokenizers, prepare_corpora
 
@@ -87,3 +88,35 @@ def test_overlap_is_looked_for_once_for_each_content(
     (tmp_path / "dev").write_text("7 21\t7 21\n")
     with pytest.raises(OverlapError, match="dev:1 is train:208"):
         prepare_corpora(made, tiny_tokenizer, made.folder)
+
+
+def test_overlap_is_left_out_of_corpus_and_tokenizers_on_request(
+    recipe: Make, tmp_path: Path, tiny_tokenizer: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dev").write_text("7 21\t7 21\na\tA\n")
+    (tmp_path / "test").write_text(" the boat  crosses the river\tTHE BOAT CROSSES THE RIVER\n")
+    made = recipe()
+    data = {**made.data.model_dump(), "test": [{"tsv": tmp_path / "test"}], "drop_overlap": True}
+    dropping = made.model_copy(update={"data": DataConfig.model_validate(data)})
+    corpus = prepare_corpora(dropping, tiny_tokenizer, made.folder).train
+    (report,) = corpus.report.corpora
+    assert report.dropped["held_out"].count == 1 + 50
+    assert report.dropped["held_out"].line == 2
+    assert report.kept == len(corpus) == 400 - 51 - 49 * 3  # duplicates as ever
+    decode = tiny_tokenizer.source.decode
+    left = {decode(corpus.pair(index)[0].tolist()) for index in range(len(corpus))}
+    assert "6 18" in left and not left & {"7 21", "the boat crosses the river"}
+
+    texts: list[str] = []
+    monkeypatch.setattr("training.prepare._train", lambda _, given: texts.extend(given) or tiny_tokenizer.source)
+    make_tokenizers(dropping, made.folder)
+    assert "6 18" in texts and not set(texts) & {"7 21", "the boat crosses the river"}
+
+    (tmp_path / "dev").write_text("a\tA\n")  # another choice of what is held out is another corpus
+    assert len(prepare_corpora(dropping, tiny_tokenizer, made.folder).train) == len(corpus) + 1
+
+
+def test_one_cannot_both_drop_overlap_and_allow_it(recipe: Make) -> None:
+    data = {**recipe().data.model_dump(), "drop_overlap": True, "allow_overlap": True}
+    with pytest.raises(ValidationError, match="drop_overlap leaves the pairs out"):
+        DataConfig.model_validate(data)
