@@ -29,6 +29,7 @@ class ModelConfig(Frozen):
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
     heads: int = Field(default=4, ge=1, description="Heads of multi-head and self-attention; others have one.")
     self_attention: bool = Field(default=False, description="A self-attention layer over the encoder's outputs.")
+    lexical_shortcut: bool = Field(default=False, description="Add a map of the embeddings to the encoder's outputs.")
     input_feeding: bool = Field(default=False, description="Feed the attentional output back: slow.")
     tied: Literal["none", "target", "all"] = Field(
         default="all", description="The output shares the target's embeddings, or all share one."

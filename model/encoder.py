@@ -74,7 +74,12 @@ class SelfAttention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embedded source (T, N, E) to outputs (T, N, H) and a start state for each decoder layer."""
+    """Embedded source (T, N, E) to outputs (T, N, H).
+
+    With ``lexical_shortcut`` a linear map of its own embedding is added to each output, so that what a piece means by
+    itself, rare ones above all, need not be learned through every gate: the source-side bridging of Kuang et al. 2018
+    (section 4.1), with a sum for the concatenation, which the attention's linear maps make of it anyway.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -86,6 +91,7 @@ class Encoder(nn.Module):
         self.dropout = LockedDropout(config.dropout)
         over = SelfAttention(config.hidden, config.heads, config.dropout) if config.self_attention else None
         self.self_attention = over
+        self.shortcut = nn.Linear(config.embedding, config.hidden, bias=False) if config.lexical_shortcut else None
 
     @staticmethod
     def _layer(config: ModelConfig, inputs: int) -> BidirectionalLayer:
@@ -102,7 +108,9 @@ class Encoder(nn.Module):
             if self.residual and sequence.shape == output.shape:
                 output = output + sequence
             sequence = self.dropout(norm(output))
-        return sequence if self.self_attention is None else self.self_attention(sequence, lengths)
+        if self.self_attention is not None:
+            sequence = self.self_attention(sequence, lengths)
+        return sequence if self.shortcut is None else sequence + self.shortcut(embedded)
 
 
 class Bridge(nn.Module):

@@ -51,18 +51,18 @@ def test_without_packing_it_equals_torch_with_packing(sequence: Tensor) -> None:
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("self_attention", [False, True])
-def test_padding_changes_nothing(sequence: Tensor, layer_norm: bool, self_attention: bool) -> None:
-    module = encoder(encoder_layers=3, layer_norm=layer_norm, self_attention=self_attention)
+@pytest.mark.parametrize("over", [{}, {"self_attention": True}, {"lexical_shortcut": True}])
+def test_padding_changes_nothing(sequence: Tensor, layer_norm: bool, over: dict[str, bool]) -> None:
+    module = encoder(encoder_layers=3, layer_norm=layer_norm, **over)
     outputs = module(sequence, LENGTHS)
     for row, length in enumerate(LENGTHS.tolist()):
         alone = module(sequence[:length, row : row + 1], torch.tensor([length]))
         torch.testing.assert_close(outputs[:length, row : row + 1], alone, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("self_attention", [False, True])
-def test_what_stands_in_padding_does_not_matter(sequence: Tensor, self_attention: bool) -> None:
-    module = encoder(self_attention=self_attention)
+@pytest.mark.parametrize("over", [{}, {"self_attention": True}, {"lexical_shortcut": True}])
+def test_what_stands_in_padding_does_not_matter(sequence: Tensor, over: dict[str, bool]) -> None:
+    module = encoder(**over)
     real = (torch.arange(TIME).unsqueeze(1) < LENGTHS).unsqueeze(-1)
     altered = module(sequence.masked_fill(~real, 99.0), LENGTHS)
     torch.testing.assert_close(altered * real, module(sequence, LENGTHS) * real)
@@ -87,6 +87,15 @@ def test_without_residual_nothing_is_added(sequence: Tensor) -> None:
     module = encoder(encoder_layers=2, residual=False, layer_norm=False)
     silence(module.layers[1])
     assert not module(sequence, LENGTHS).any()
+
+
+def test_the_lexical_shortcut_adds_a_map_of_the_embedding_of_the_same_position(sequence: Tensor) -> None:
+    module = encoder(encoder_layers=2, lexical_shortcut=True, self_attention=True)
+    outputs = module(sequence, LENGTHS)
+    assert module.shortcut is not None
+    added, module.shortcut = sequence @ module.shortcut.weight.t(), None
+    assert added.any()
+    torch.testing.assert_close(outputs, module(sequence, LENGTHS) + added)
 
 
 def test_layer_norm_normalises_each_output(sequence: Tensor) -> None:

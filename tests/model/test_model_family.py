@@ -51,7 +51,7 @@ def test_stepping_equals_the_teacher_forced_pass(cell: str, input_feeding: bool)
 @every_cell
 @feeding
 def test_padding_changes_nothing(cell: str, input_feeding: bool) -> None:
-    model = family(cell, input_feeding, self_attention=True)
+    model = family(cell, input_feeding, self_attention=True, lexical_shortcut=True)
     padded = logits(model)
     for row, length in enumerate(LENGTHS.tolist()):
         alone = logits(model, SOURCE[row : row + 1, :length], LENGTHS[row : row + 1], TARGET[row : row + 1])
@@ -61,7 +61,7 @@ def test_padding_changes_nothing(cell: str, input_feeding: bool) -> None:
 @every_cell
 @feeding
 def test_every_weight_learns(cell: str, input_feeding: bool) -> None:
-    model = family(cell, input_feeding, self_attention=True).train().requires_grad_(True)
+    model = family(cell, input_feeding, self_attention=True, lexical_shortcut=True).train().requires_grad_(True)
     logits(model).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.any() and parameter.grad.isfinite().all(), name
@@ -80,7 +80,7 @@ def test_the_bridge_makes_the_state_that_the_cell_has(cell: str) -> None:
 
 @every_cell
 def test_a_checkpoint_translates_as_the_model_that_was_saved(cell: str, tmp_path: Path) -> None:
-    model = family(cell, dtype=torch.float32, self_attention=True)
+    model = family(cell, dtype=torch.float32, self_attention=True, lexical_shortcut=True)
     save_checkpoint(tmp_path / "saved", described(model), model.state_dict(), FILES)
     loaded = load_checkpoint(tmp_path / "saved").model
     assert loaded.config.cell == cell
@@ -91,7 +91,8 @@ def test_a_checkpoint_translates_as_the_model_that_was_saved(cell: str, tmp_path
 
 def test_a_config_of_before_the_family_means_an_lstm_without_extras() -> None:
     config = ModelConfig(source_vocabulary=9, target_vocabulary=9)
-    assert (config.cell, config.recurrent_dropout, config.self_attention) == ("lstm", 0.0, False)
+    assert (config.cell, config.recurrent_dropout) == ("lstm", 0.0)
+    assert not config.self_attention and not config.lexical_shortcut
     names = {name for name in Seq2Seq(config).state_dict() if "layers.0" in name}
     directions = ["encoder.layers.0.forward_layer", "encoder.layers.0.backward_layer", "decoder.layers.0"]
     assert names == {f"{layer}.{weight}" for layer in directions for weight in ("weight_ih", "weight_hh", "bias")}

@@ -183,8 +183,11 @@ def test_operators_take_what_is_not_contiguous(operators: Operators) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("int8", 0.1)])
-def test_a_self_attention_layer_is_served(operators: Operators, precision: Precision, tolerance: float) -> None:
-    trained = tiny_model(3, dtype=torch.float32, self_attention=True)
+@pytest.mark.parametrize("over", ["self_attention", "lexical_shortcut"])
+def test_what_stands_over_the_encoder_is_served(
+    operators: Operators, precision: Precision, tolerance: float, over: str
+) -> None:
+    trained = tiny_model(3, dtype=torch.float32, **{over: True})
     source, lengths = torch.tensor([[5, 6, 7, 3], [9, 3, 0, 0]]), torch.tensor([4, 2])
     memory, expected = prepare(trained, precision).model.encode(source, lengths), trained.encode(source, lengths)
     torch.testing.assert_close(memory.values[expected.mask], expected.values[expected.mask], atol=tolerance, rtol=1e-5)

@@ -72,7 +72,8 @@ def test_logits_are_those_of_the_trained_model(precision: Precision, cell: str) 
 def test_every_choice_of_the_model_can_be_prepared(
     precision: Precision, choices: dict[str, object], input_feeding: bool
 ) -> None:
-    choices = {**choices, "input_feeding": input_feeding, "self_attention": True, "decoder_layers": 3}
+    more = {"self_attention": True, "lexical_shortcut": True, "decoder_layers": 3}
+    choices = {**choices, **more, "input_feeding": input_feeding}
     found = stepped(prepared(precision, **choices))
     # What is rounded passes through four layers here, and is fed back.
     torch.testing.assert_close(found, stepped(trained(**choices)), atol=2 * TOLERANCE[precision], rtol=1e-5)

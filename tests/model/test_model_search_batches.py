@@ -41,7 +41,9 @@ def test_results_equal_those_alone_where_everything_ties(seed: int) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("input_feeding", [False, True])
 def test_results_equal_those_alone_with_every_cell(cell: str, input_feeding: bool) -> None:
-    admitted_over_time(tiny_model(5, cell=cell, input_feeding=input_feeding, self_attention=True), 11, 4)
+    admitted_over_time(
+        tiny_model(5, cell=cell, input_feeding=input_feeding, self_attention=True, lexical_shortcut=True), 11, 4
+    )
 
 
 def test_a_narrow_beam_stays_narrow_beside_a_wide_one() -> None:
