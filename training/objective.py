@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from model.native import operators
+
 # Positions a chunk: large enough for full-speed matrix products, small enough for its logits to stay in cache.
-CHUNK = 512
+CHUNK = 1024
 
 
 class Loss(NamedTuple):
@@ -65,26 +67,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         # Called outside autocast, whose part this does by hand: products in the features' type, sums at least float32.
         sums = torch.promote_types(features.dtype, torch.float32)
-        table, vocabulary = weight.to(features.dtype), weight.shape[0]
+        table, offset = weight.to(features.dtype), bias.to(features.dtype)
         smoothed, likelihood = bias.new_zeros((), dtype=sums), bias.new_zeros((), dtype=sums)
         features_gradient = torch.empty_like(features)
         weight_gradient, bias_gradient = torch.zeros_like(weight), torch.zeros_like(bias)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = torch.addmm(bias.to(features.dtype), features[part], table.t()).to(sums)  # (n, V)
-            truth = targets[part].unsqueeze(1)
-            normaliser = torch.logsumexp(logits, dim=1, keepdim=True)  # (n, 1)
-            nll = (normaliser - logits.gather(1, truth)).sum()
-            uniform = normaliser.sum() - logits.sum() / vocabulary
+            logits = torch.addmm(offset, features[part], table.t())  # (n, V)
+            gradient, columns, nll, uniform = _cross_entropy(logits, targets[part], smoothing)
             likelihood += nll
             smoothed += (1 - smoothing) * nll + smoothing * uniform
-            gradient = logits.sub_(normaliser).exp_().sub_(smoothing / vocabulary)  # softmax minus target distribution
-            gradient.scatter_add_(1, truth, torch.full_like(nll, smoothing - 1).expand_as(truth))
-            bias_gradient += gradient.sum(dim=0)
-            narrow = gradient.to(features.dtype)
-            features_gradient[part] = narrow @ table
+            bias_gradient += columns
+            features_gradient[part] = gradient @ table
             if ctx.needs_input_grad[1]:  # frozen embeddings need none
-                weight_gradient += (narrow.t() @ features[part]).to(weight_gradient.dtype)
+                weight_gradient += (gradient.t() @ features[part]).to(weight_gradient.dtype)
         ctx.save_for_backward(features_gradient, weight_gradient, bias_gradient)
         ctx.mark_non_differentiable(likelihood)
         return smoothed, likelihood
@@ -93,3 +89,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         features, weight, bias = ctx.saved_tensors
         return features * gradient.to(features.dtype), weight * gradient, bias * gradient, None, None
+
+
+class _Entropy(NamedTuple):
+    """Of logits (n, V)."""
+
+    gradient: Tensor  # (n, V), in the logits' type and perhaps in their place: softmax minus target distribution
+    columns: Tensor  # (V), its sums over the rows, float32 or wider
+    nll: Tensor  # scalar, the loss without smoothing
+    uniform: Tensor  # scalar, the loss of all pieces alike
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> _Entropy:
+    """The smoothed loss of ``targets`` (n,) and its gradient; the logits are used up."""
+    native = operators(logits.device)
+    if native is not None and logits.dtype in (torch.float32, torch.bfloat16):
+        losses, columns = native.cross_entropy(logits, targets, smoothing)
+        nll, uniform = losses.sum(dim=0)
+        return _Entropy(logits, columns, nll, uniform)
+    vocabulary, truth = logits.shape[1], targets.unsqueeze(1)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    normaliser = torch.logsumexp(wide, dim=1, keepdim=True)  # (n, 1)
+    nll = (normaliser - wide.gather(1, truth)).sum()
+    uniform = normaliser.sum() - wide.sum() / vocabulary
+    gradient = wide.sub_(normaliser).exp_().sub_(smoothing / vocabulary)
+    gradient.scatter_add_(1, truth, gradient.new_full((1, 1), smoothing - 1).expand_as(truth))
+    return _Entropy(gradient.to(logits.dtype), gradient.sum(dim=0), nll, uniform)

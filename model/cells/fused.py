@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.cells.layer import CellState, LSTMKind, MatrixLayer
+from model.cells.unrolled import UnrolledLSTM
+from model.native import Operators, operators
 
 BLOCK = 8  # rows: oneDNN cuts a product's rows into equal blocks; 61 or 227 have no good divisor
 
@@ -107,6 +109,9 @@ class LSTMLayer(LSTMKind):
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
         rows = sequence.shape[1]
+        native = operators(sequence.device)
+        if native is not None and torch.is_grad_enabled() and _autocast_type(sequence) == torch.bfloat16:
+            return self._unrolled(native, sequence, state)
         weights = [self.weight_ih, self.recurrent(), self.bias, torch.zeros_like(self.bias)]
         sequence, hidden, cell, *weights = _cast(sequence, *(part.unsqueeze(0) for part in state), *weights)
         sequence, hidden, cell = _whole_blocks(sequence, hidden, cell)
@@ -116,6 +121,15 @@ class LSTMLayer(LSTMKind):
     def step(self, inputs: Tensor, state: CellState, recurrent: Tensor | None = None) -> CellState:
         """One position: ``inputs`` (N, I) and the state before it give the state after it."""
         return self.advance(self._products(inputs, state, recurrent), state)
+
+    def _unrolled(self, native: Operators, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        sequence, hidden, *weights = (
+            part.to(torch.bfloat16).contiguous()
+            for part in (sequence, state.hidden, self.weight_ih, self.recurrent(), self.bias)
+        )
+        cell = state.cell.float().contiguous()
+        outputs, cell = UnrolledLSTM.apply(native, sequence, *weights, hidden, cell)  # type: ignore[no-untyped-call]
+        return outputs, CellState(outputs[-1], cell)
 
     def advance(self, products: Tensor, state: CellState) -> CellState:
         """``h_t`` and ``c_t`` of the products (N, 4H)."""
@@ -139,7 +153,11 @@ def _whole_blocks(*parts: Tensor) -> list[Tensor]:
 
 def _cast(sequence: Tensor, *others: Tensor) -> list[Tensor]:
     """What autocast would do if it reached into lists: the fused calls want their tensors in one type."""
-    device = sequence.device.type
-    if not torch.is_autocast_enabled(device):
-        return [sequence, *others]
-    return [part.to(torch.get_autocast_dtype(device)) for part in (sequence, *others)]
+    kind = _autocast_type(sequence)
+    return [part if kind is None else part.to(kind) for part in (sequence, *others)]
+
+
+def _autocast_type(tensor: Tensor) -> torch.dtype | None:
+    """The type of autocast where ``tensor`` lies; None without autocast."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -1,4 +1,4 @@
-"""A few operators in C++ for what stands between the matrix products of a decoder step, on a CPU.
+"""A few operators in C++ for what stands between the matrix products of a decoder step, and of training, on a CPU.
 
 A step of one sentence is bound by the number of calls of torch, not by their work. Each operator here does in one pass
 over its rows what takes torch three to twenty calls. ``python -m model.native.build`` compiles them ahead of time; a
@@ -91,6 +91,19 @@ class Operators(NamedTuple):
     ]
     """Embeddings (V, E) and their factor, the products of the query, the mixed heads and the features, the number of
     heads, and whether the layers are residual."""
+    cross_entropy: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+    """Logits (N, V), float32 or bfloat16, targets (N) int64 and the smoothing; the logits become the gradient of the
+    smoothed loss. Returns each row's losses (N, 2), without smoothing and for all pieces alike, and the gradient's sums
+    (V) over the rows."""
+    lstm_sequence: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    """Products of a sequence (T, N, 4H), recurrent weights (4H, H) and ``h`` (N, H), all bfloat16, and ``c`` (N, H)
+    float32 to ``h`` and ``c`` (T + 1, N, H) from there on, in those types; the products become the activations, which
+    stand in their place as float16."""
+    lstm_sequence_backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    """Gradients of the outputs (T, N, H) bfloat16 and of the last ``c`` (N, H) float32, with the weights, ``c`` and the
+    activations, to those of the products (T, N, 4H) and the first ``h``, bfloat16, and of the first ``c``, float32."""
+    transposed: Callable[[Tensor], Tensor]
+    """A matrix (N, M) bfloat16 to (M, N)."""
 
 
 def library_file(capability: str) -> Path:
@@ -156,4 +169,8 @@ def _load(capability: str) -> Operators | None:
         known.int8_by_tiles.default,
         known.has_tiles.default,
         torch.classes.ferry.DecoderStep,
+        known.cross_entropy_.default,
+        known.lstm_sequence_.default,
+        known.lstm_sequence_backward.default,
+        known.transposed.default,
     )

@@ -6,6 +6,9 @@
 #include "extensions.h"
 #include "int8.h"
 #include "layers.h"
+#include "loss.h"
+#include "lstm.h"
+#include "transpose.h"
 
 TORCH_LIBRARY(ferry, library) {
   library.class_<ferry::Int8Product>("Int8Product")
@@ -30,4 +33,10 @@ TORCH_LIBRARY(ferry, library) {
       "best_extensions(Tensor logits, Tensor costs, int wanted, int padded, int end, int[] barred, "
       "Tensor? forced_slots, Tensor? forced_columns) -> Tensor",
       ferry::best_extensions);
+  library.def("transposed(Tensor matrix) -> Tensor", ferry::transposed);
+  library.def("lstm_sequence_(Tensor(a!) products, Tensor weight, Tensor hidden, Tensor cell) -> (Tensor, Tensor)", ferry::lstm_sequence_);
+  library.def(
+      "lstm_sequence_backward(Tensor outputs, Tensor last, Tensor weight, Tensor cells, Tensor gates) -> (Tensor, Tensor, Tensor)",
+      ferry::lstm_sequence_backward);
+  library.def("cross_entropy_(Tensor(a!) logits, Tensor targets, float smoothing) -> (Tensor, Tensor)", ferry::cross_entropy_);
 }

@@ -5,9 +5,12 @@
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 #include <ATen/core/Tensor.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <tuple>
 
 namespace ferry {
 
@@ -86,5 +89,47 @@ inline float sum(const Vec& vector) {
 inline float largest(const Vec& vector) {
   return at::vec::vec_reduce_all<float>([](Vec& left, Vec& right) { return at::vec::maximum(left, right); }, vector);
 }
+
+// Two vectors of float32 out of what a vector of T holds, or of its first `count` numbers and zeros; and back.
+template <typename T>
+struct Pair;
+
+template <>
+struct Pair<float> {
+  static constexpr int64_t size = 2 * Vec::size();
+  static std::tuple<Vec, Vec> load(const float* from, int64_t count) {
+    if (count >= size) return {Vec::loadu(from), Vec::loadu(from + Vec::size())};
+    if (count > Vec::size()) return {Vec::loadu(from), Vec::loadu(from + Vec::size(), count - Vec::size())};
+    return {ferry::load(from, count), Vec(0.0f)};
+  }
+  static void store(const Vec& low, const Vec& high, float* to, int64_t count) {
+    low.store(to, static_cast<int>(std::min<int64_t>(count, Vec::size())));
+    if (count > Vec::size()) high.store(to + Vec::size(), static_cast<int>(std::min<int64_t>(count, size) - Vec::size()));
+  }
+};
+
+template <>
+struct Pair<c10::BFloat16> {
+  using Narrow = at::vec::Vectorized<c10::BFloat16>;
+  static constexpr int64_t size = Narrow::size();
+  static std::tuple<Vec, Vec> load(const c10::BFloat16* from, int64_t count) {
+    return at::vec::convert_bfloat16_float(count >= size ? Narrow::loadu(from) : Narrow::loadu(from, count));
+  }
+  static void store(const Vec& low, const Vec& high, c10::BFloat16* to, int64_t count) {
+    at::vec::convert_float_bfloat16(low, high).store(to, static_cast<int>(std::min(count, size)));
+  }
+};
+
+template <>
+struct Pair<c10::Half> {
+  using Narrow = at::vec::Vectorized<c10::Half>;
+  static constexpr int64_t size = Narrow::size();
+  static std::tuple<Vec, Vec> load(const c10::Half* from, int64_t count) {
+    return at::vec::convert_half_float(count >= size ? Narrow::loadu(from) : Narrow::loadu(from, count));
+  }
+  static void store(const Vec& low, const Vec& high, c10::Half* to, int64_t count) {
+    at::vec::convert_float_half(low, high).store(to, static_cast<int>(std::min(count, size)));
+  }
+};
 
 }  // namespace ferry
