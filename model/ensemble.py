@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.decoder import Memory, State
-from model.seq2seq import Output, Seq2Seq
+from model.seq2seq import Output, Ranking, Seq2Seq
 from model.tree import join_rows, select_rows
 
 
@@ -112,6 +112,16 @@ class Ensemble:
         steps = [member.step(own, token, seen, *output) for member, own, seen, output in parts]
         following = EnsembleState(tuple(after for _, after in steps))
         return _mean([logits for logits, _ in steps]), following
+
+    def stride(
+        self, state: EnsembleState, token: Tensor, memory: EnsembleMemory, ranking: Ranking, most: int
+    ) -> tuple[Tensor, EnsembleState] | None:
+        """As :meth:`Seq2Seq.stride`, of a member alone; None of several."""
+        if len(self.members) > 1:
+            return None
+        (member,), (own,), (seen,) = self.members, state.members, memory.members
+        strode = member.stride(own, token, seen, ranking, most)
+        return None if strode is None else (strode[0], EnsembleState((strode[1],)))
 
 
 Model: TypeAlias = Seq2Seq | Ensemble

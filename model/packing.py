@@ -20,8 +20,8 @@ from model.decoder import Memory, State
 from model.encoder import Bridge
 from model.int8 import pack_weights
 from model.native import operators
-from model.products import Bfloat16Product, Float32Product, Int8Pack, Pack, can_pack, fastest_kernel
-from model.seq2seq import Output, Seq2Seq
+from model.products import Bfloat16Product, Float32Product, Int8Pack, Int8Product, Pack, can_pack, fastest_kernel
+from model.seq2seq import Output, Ranking, Seq2Seq
 from model.whole_step import whole_product, whole_step
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
@@ -79,6 +79,16 @@ class PackedSeq2Seq(Seq2Seq):
             return self.whole_step(token, state, memory, whole_product(self.project))
         features, state = self.whole_step(token, state, memory, None)
         return output(features), state
+
+    def stride(
+        self, state: State, token: Tensor, memory: Memory, ranking: Ranking, most: int
+    ) -> tuple[Tensor, State] | None:
+        """As :meth:`Seq2Seq.stride`, where a step is one operator."""
+        if self.whole_step is None:
+            return None
+        output = ranking.allowed.output if ranking.allowed else self.project
+        assert isinstance(output, Int8Product), "it is what rows() gave"
+        return self.whole_step.stride(token, state, memory, whole_product(output), ranking, most)
 
     def logits(self, features: Tensor) -> Tensor:
         """Unnormalised log-probabilities (..., V) of features (..., E)."""

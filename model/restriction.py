@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.ensemble import Ensemble
-from model.seq2seq import Output
+from model.seq2seq import Allowed, Output
 from model.shortlist import Shortlist
 
 _SLACK = 0.75  # rows are gathered anew when less than this of them is still asked for
@@ -40,6 +40,16 @@ class Restriction:
     def outputs(self) -> tuple[Output, ...]:
         """Each member's output for the R pieces, minus infinity where barred; copied from the model once."""
         return tuple(map(self._barring, self._rows))
+
+    @cached_property
+    def penalty(self) -> Tensor:
+        """What is added to the logits (B, R): minus infinity where barred, else 0."""
+        return torch.zeros(self.barred.shape, device=self.barred.device).masked_fill_(self.barred, -math.inf)
+
+    @property
+    def allowed(self) -> Allowed | None:
+        """The same for several steps of a model alone; None for several models."""
+        return Allowed(self.pieces, self._rows[0], self.penalty) if len(self._rows) == 1 else None
 
     def places(self, ids: Tensor) -> Tensor:
         """Where ``ids``, int64, stand among the R pieces; negative ones stay as they are."""
@@ -75,7 +85,7 @@ class Restriction:
         return barred
 
     def _barring(self, output: Output) -> Output:
-        penalty = torch.zeros(self.barred.shape, device=self.barred.device).masked_fill_(self.barred, -math.inf)
+        penalty = self.penalty
 
         def barring(features: Tensor) -> Tensor:
             logits = output(features)  # (N, R)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,25 @@ from model.decoder import Decoder, Memory, State
 from model.encoder import Bridge, Encoder, LockedDropout
 
 Output: TypeAlias = Callable[[Tensor], Tensor]  # features (..., E) to logits (..., R) of R pieces
+
+
+class Allowed(NamedTuple):
+    """The pieces that may follow."""
+
+    pieces: Tensor  # (R) int64, which the columns stand for
+    output: Output  # to their logits
+    penalty: Tensor  # (B, R) float32, added to them
+
+
+class Ranking(NamedTuple):
+    """How several steps of a search are ranked without it, in the terms of :mod:`model.search.extensions`."""
+
+    costs: Tensor  # (B, K) float32, of hypotheses that all live
+    padded: int  # columns in whole chunks
+    end: int  # the column of end-of-sentence
+    barred: list[int]  # columns that extend no hypothesis
+    alone: bool  # whether to stop after a step in which an end is among a sentence's best K
+    allowed: Allowed | None = None  # all pieces without
 
 
 class Seq2Seq(nn.Module):
@@ -104,6 +123,15 @@ class Seq2Seq(nn.Module):
         embedded = self._scale(self.target_embedding(token))
         features, state, _ = self.decoder.step(embedded, state, memory)
         return (output or self.logits)(features), state
+
+    def stride(
+        self, state: State, token: Tensor, memory: Memory, ranking: Ranking, most: int
+    ) -> tuple[Tensor, State] | None:
+        """Up to ``most`` steps of a search in one call: keys (S, B, 2K) of each step, and the state after the last.
+
+        Between two steps every hypothesis becomes its best extension. None where the model has no such call.
+        """
+        return None
 
     def _embed(self, table: nn.Module, ids: Tensor) -> Tensor:
         """Time-major embeddings (T, B, E) of ids (B, T), with dropout of words and of units."""

@@ -14,6 +14,7 @@ from model.cells.packed import JoinedLayer
 from model.decoder import Decoder, Memory, State
 from model.native import NativeInt8Product
 from model.products import Int8Product
+from model.seq2seq import Ranking
 
 SPARE = 16  # columns of 4 bytes: a line of the cache
 
@@ -60,6 +61,17 @@ class WholeStep:
         ((joined, nothing),) = state.cells
         found, joined = self._step.step(token, joined, memory.keys, memory.mask, output)
         return found, State((CellState(joined, nothing),), None)
+
+    def stride(
+        self, token: Tensor, state: State, memory: Memory, output: NativeInt8Product, ranking: Ranking, most: int
+    ) -> tuple[Tensor, State]:
+        """Up to ``most`` steps of a beam search: :meth:`model.native.DecoderStep.stride`."""
+        ((joined, nothing),) = state.cells
+        costs, padded, end, barred, alone, allowed = ranking
+        given = (token, joined, memory.keys, memory.mask, output, costs)
+        only = (allowed.pieces, allowed.penalty) if allowed else (None, None)
+        keys, joined = self._step.stride(*given, most, padded, end, barred, alone, *only)
+        return keys, State((CellState(joined, nothing),), None)
 
 
 def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:

@@ -15,6 +15,7 @@ from app.bench import machine
 from app.bench.load import Percentiles, percentiles
 from app.bench.subject import Source, Subject
 from model.config import Frozen
+from model.search import STRIDE
 
 Result = TypeVar("Result")
 
@@ -123,7 +124,7 @@ def _translate_all(subject: Subject, batches: Sequence[Sequence[Source]]) -> Non
         search = subject.search()
         search.admit(batch, [subject.options] * len(batch))
         while search.active:
-            search.step()
+            search.step(STRIDE)
 
 
 def _translate_one(subject: Subject, source: Source) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from app.engine.flights import Flight
 from app.engine.models import EngineModel
-from model.search import Finished
+from model.search import STRIDE, Finished
 
 
 class Landed(NamedTuple):
@@ -56,8 +56,8 @@ class FlightSearch:
         self._flights.update(zip(tickets, flights, strict=True))
 
     def step(self) -> list[Landed]:
-        """Take every sentence one step further; returns those that are done."""
-        return [Landed(self._flights.pop(item.ticket), item) for item in self._search.step()]
+        """Take every sentence a step further, or a few; returns those that are done."""
+        return [Landed(self._flights.pop(item.ticket), item) for item in self._search.step(STRIDE)]
 
     def cancel(self, leaves: Callable[[Flight], bool]) -> None:
         """Take out the sentences that leave, their rows with them."""

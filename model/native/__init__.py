@@ -58,6 +58,31 @@ class DecoderStep(Protocol):
         features to logits (N, V), or without it features (N, E), and the next state."""
         ...
 
+    def stride(
+        self,
+        token: Tensor,
+        state: Tensor,
+        keys: Tensor,
+        mask: Tensor,
+        output: NativeInt8Product,
+        costs: Tensor,
+        most: int,
+        padded: int,
+        end: int,
+        barred: Sequence[int],
+        alone: bool,
+        pieces: Tensor | None,
+        penalty: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Up to ``most`` such steps, ranked as ``best_extensions`` of costs (B, K), each hypothesis becoming its best
+        extension in between: the keys of each (S, B, 2K), and the state after the last, not reordered.
+
+        It ends early, the last step being ranked, where fewer than K extensions of a sentence go on, and with ``alone``
+        where an end is among the best K. With ``pieces`` (R) int64, which the columns of ``output`` stand for, and a
+        ``penalty`` (B, R) float32, which is added to their logits, only those follow.
+        """
+        ...
+
 
 class Operators(NamedTuple):
     """All take and give contiguous float32 tensors on the CPU, and no number depends on another row.

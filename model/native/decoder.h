@@ -3,7 +3,9 @@
 #pragma once
 
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <torch/custom_class.h>
 
@@ -12,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "extensions.h"
 #include "int8.h"
 
 namespace ferry {
@@ -60,7 +63,49 @@ class DecoderStep : public torch::CustomClassHolder {
     return {last.has_value() ? (*last)->kernel().multiply({features}) : features, following};
   }
 
+  // Steps of a beam search, up to `most` of them, without a word from the host between them: as step and best_extensions, of pieces (N) and costs
+  // (B, K) with N = B x K; after each step but the last every hypothesis is its best_extension, its state reordered. Ends before a step of
+  // which the host must know, after it has been ranked: where a sentence has fewer than K extensions that go on, and with `alone` where an end
+  // is among its best K. With pieces (R), which the columns of `last` stand for, and a penalty (B, R), only
+  // those may follow. Returns the keys of each step (S, B, 2K), and the state after the last one, not reordered.
+  std::tuple<at::Tensor, at::Tensor> stride(
+      at::Tensor token, at::Tensor state, const at::Tensor& keys, const at::Tensor& mask, const Product& last, at::Tensor costs, int64_t most,
+      int64_t padded, int64_t end, at::IntArrayRef barred, bool alone, const std::optional<at::Tensor>& pieces, const std::optional<at::Tensor>& penalty) {
+    const int64_t sentences = costs.size(0), width = costs.size(1);
+    std::vector<at::Tensor> ranked;
+    for (;;) {
+      at::Tensor logits, following;
+      std::tie(logits, following) = step(token, state, keys, mask, last);
+      if (penalty.has_value()) logits.view({sentences, width, -1}).add_(penalty->unsqueeze(1));
+      ranked.push_back(best_extensions(logits, costs, width, padded, end, barred, std::nullopt, std::nullopt));
+      const int64_t* found = ranked.back().const_data_ptr<int64_t>();
+      if (static_cast<int64_t>(ranked.size()) >= most || known_to_host(found, sentences, width, alone)) return {at::stack(ranked), following};
+      at::Tensor rows = at::empty_like(token);
+      token = at::empty_like(token);
+      costs = at::empty_like(costs);
+      bool moved = false;
+      for (int64_t row = 0; row < sentences * width; ++row) {
+        const int64_t extension = found[row / width * 2 * width + row % width], place = extension & 0xFFFFFFFF;
+        const int32_t bits = static_cast<int32_t>(extension >> 32);
+        std::memcpy(costs.mutable_data_ptr<float>() + row, &bits, sizeof bits);
+        rows.mutable_data_ptr<int64_t>()[row] = place / padded;
+        token.mutable_data_ptr<int64_t>()[row] = pieces.has_value() ? pieces->const_data_ptr<int64_t>()[place % padded] : place % padded;
+        moved |= place / padded != row;
+      }
+      state = moved ? following.index_select(0, rows) : following;
+    }
+  }
+
  private:
+  // Whether after a step with these keys (B, 2K) something follows but its best extensions.
+  static bool known_to_host(const int64_t* keys, int64_t sentences, int64_t width, bool alone) {
+    for (int64_t sentence = 0; sentence < sentences; ++sentence, keys += 2 * width) {
+      if (keys[width - 1] >= never) return true;
+      if (alone && *std::min_element(keys + width, keys + 2 * width) <= keys[width - 1]) return true;
+    }
+    return false;
+  }
+
   struct Layer {
     Product product;
     std::optional<at::Tensor> weight, bias;

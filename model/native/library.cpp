@@ -23,7 +23,8 @@ TORCH_LIBRARY(ferry, library) {
       .def(torch::init<at::Tensor, double, ferry::DecoderStep::Product, ferry::DecoderStep::Product,
                        ferry::DecoderStep::Product, int64_t, bool>())
       .def("add_layer", &ferry::DecoderStep::add_layer)
-      .def("step", &ferry::DecoderStep::step);
+      .def("step", &ferry::DecoderStep::step)
+      .def("stride", &ferry::DecoderStep::stride);
   library.def("scale_rows(Tensor rows, float smallest) -> (Tensor, Tensor)", ferry::scale_rows);
   library.def("restore_rows_(Tensor(a!) products, Tensor scales, Tensor bias) -> Tensor(a!)", ferry::restore_rows_);
   library.def("lstm_gates(Tensor products, Tensor cells) -> (Tensor, Tensor)", ferry::lstm_gates);

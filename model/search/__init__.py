@@ -1,8 +1,8 @@
 """The one beam search: steppable, over a changing set of sentences.
 
-``admit`` puts sentences in, ``step`` advances all of them by one piece and returns those that are decided, ``cancel``
-takes sentences out, ``interrupt`` does so with the best that they have. A sentence's result does not depend on the
-others, their order, or when it was admitted.
+``admit`` puts sentences in, ``step`` advances all of them by one piece, or by several where the model can, and returns
+those that are decided, ``cancel`` takes sentences out, ``interrupt`` does so with the best that they have. A sentence's
+result does not depend on the others, their order, or when it was admitted.
 
 The algorithm, for one sentence with beam size k (the oracle in ``tests/model`` is the same in plain numpy):
 
@@ -26,9 +26,9 @@ finished score, nothing can change. So early stopping is exact.
 """
 
 from model.search.annotation import Annotation, annotate
-from model.search.beam_search import BeamSearch
+from model.search.beam_search import STRIDE, BeamSearch
 from model.search.offline import translate
 from model.search.options import SearchOptions
 from model.search.sentence import Finished, Hypothesis
 
-__all__ = ["Annotation", "BeamSearch", "Finished", "Hypothesis", "SearchOptions", "annotate", "translate"]
+__all__ = ["STRIDE", "Annotation", "BeamSearch", "Finished", "Hypothesis", "SearchOptions", "annotate", "translate"]

@@ -20,9 +20,13 @@ from model.restriction import Restriction
 from model.search.beams import Beams, Booleans, Integers
 from model.search.extensions import Columns, Forced, best_extensions
 from model.search.memory import SlotMemory
+from model.search.sentence import Finished
+from model.seq2seq import Ranking
 from model.tree import map_tensors
 
 _WORTH_A_PASS = 48  # rows spared for which the first step of new sentences is a pass of its own
+_FEW = 2  # sentences that stop for each end: they cannot step on in vain, and it is seldom one of so few
+_AMONG_MANY = 4  # steps at a time of more: one that is decided has up to three in vain
 
 
 class Extended(NamedTuple):
@@ -61,6 +65,33 @@ class Batch:
         count, rows = self._rows.shape
         self._rows = self.beams.advance(extended.keys, rows, self._columns.padded, self._pieces)
         self._state, self._state_rows, self.fresh = extended.state, count * rows, False
+
+    def stride(self, most: int) -> list[Finished] | None:
+        """Take up to ``most`` steps without the host between them, then account for each; returns who is decided.
+
+        Those leave when all steps are accounted for. None, nothing being done, where a step needs the host: in the
+        first of all, for a prefix, dead hypotheses, beams of different widths, or a length limit at hand.
+        """
+        alone = len(self.beams) <= _FEW
+        most = min(most, most if alone else _AMONG_MANY, self.beams.free_steps())
+        if self.fresh or most < 2:
+            return None
+        columns, allowed = self._columns, self.restriction.allowed if self.restriction else None
+        barred = columns.barred.tolist()
+        ranking = Ranking(torch.from_numpy(self.beams.costs), columns.padded, columns.end, barred, alone, allowed)
+        token = torch.from_numpy(self.beams.last.reshape(-1))
+        strode = self.model.stride(self._state, token, self.memory.view, ranking, most)
+        if strode is None:
+            return None
+        steps, state = strode
+        found, gone = [], np.zeros(len(self.beams), dtype=np.bool_)
+        for keys in steps.numpy():
+            self.advance(Extended(keys, state))
+            decided = self.beams.decided() & ~gone
+            found += [self.beams.finished(slot) for slot in np.flatnonzero(decided).tolist()]
+            gone |= decided
+        self.keep(~gone)
+        return found
 
     def keep(self, kept: Booleans) -> None:
         """Drop the sentences that are not kept; the device learns of it at :meth:`settle`."""

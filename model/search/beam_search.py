@@ -18,6 +18,8 @@ from model.search.options import SearchOptions, check_sentence
 from model.search.sentence import Finished, Sentence
 from model.shortlist import Shortlist
 
+STRIDE = 8  # steps at a time where nobody looks in between: 4 ms of one sentence at 512 units
+
 
 class BeamSearch:
     """A set of sentences under translation by one model, or by several as an ensemble."""
@@ -76,9 +78,17 @@ class BeamSearch:
         return [sentence.ticket for sentence in sentences]
 
     @torch.inference_mode()
-    def step(self) -> list[Finished]:
-        """Advance every sentence by one piece; sentences that are decided leave and are returned."""
+    def step(self, most: int = 1) -> list[Finished]:
+        """Advance every sentence by one piece; sentences that are decided leave and are returned.
+
+        Where a model can take several steps in one call, it takes up to ``most``, and gives what single ones give.
+        """
         self._batches = settle(self._batches)
+        if most > 1 and len(self._batches) == 1:
+            found = self._batches[0].stride(most)
+            if found is not None:
+                self._batches = [batch for batch in self._batches if len(batch.beams)]
+                return found
         extended = [batch.extend() for batch in self._batches]
         for batch, extensions in zip(self._batches, extended, strict=True):
             batch.advance(extensions)

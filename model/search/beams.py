@@ -109,6 +109,12 @@ class Beams:
         """(B, K) the last piece of each hypothesis."""
         return self._slots.piece
 
+    def free_steps(self) -> int:
+        """Steps in which all hypotheses may live on by what is ranked best, no sentence having a rule of its own."""
+        if self._prefixed or not self._uniform or not np.isfinite(self._slots.cost).all():
+            return 0
+        return self._room
+
     def forced(self) -> list[tuple[int, int]]:
         """Slots whose prefix lasts, with the next piece of it."""
         if not self._prefixed:

@@ -11,7 +11,7 @@ import torch
 
 from model.config import LengthLimit
 from model.ensemble import Model
-from model.search.beam_search import BeamSearch
+from model.search.beam_search import STRIDE, BeamSearch
 from model.search.options import SearchOptions, check_sentence
 from model.search.sentence import Hypothesis
 from model.shortlist import Shortlist
@@ -89,7 +89,7 @@ def _translate(
         arrivals = _arrivals(search, sources, waiting, positions)
         tickets = search.admit([sources[index] for index in arrivals], [options] * len(arrivals))
         place.update(zip(tickets, arrivals, strict=True))
-        for finished in search.step():
+        for finished in search.step(STRIDE):
             found[place.pop(finished.ticket)] = finished.hypotheses
     return found
 

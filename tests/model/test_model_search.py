@@ -183,9 +183,9 @@ def test_offline_translation_keeps_the_order(token_budget: int, lanes: int) -> N
 def test_offline_translation_stays_within_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     held, step = [], BeamSearch.step
 
-    def observed(search: BeamSearch) -> list[Finished]:
+    def observed(search: BeamSearch, most: int) -> list[Finished]:
         held.append(search.padded_tokens * 3)
-        return step(search)
+        return step(search, most)
 
     monkeypatch.setattr(BeamSearch, "step", observed)
     translate(MODEL, random_sources(7, 40), SearchOptions(beam_size=3), LIMIT, token_budget=100)
@@ -212,11 +212,11 @@ def test_offline_lanes_share_the_threads_and_give_them_back(monkeypatch: pytest.
     seen: dict[str, int] = {}
     step, together = BeamSearch.step, threading.Barrier(3)
 
-    def observed(search: BeamSearch) -> list[Finished]:
+    def observed(search: BeamSearch, most: int) -> list[Finished]:
         if (name := threading.current_thread().name) not in seen:
             seen[name] = torch.get_num_threads()
             together.wait(60)  # or a lane that is done would lend its thread to the next
-        return step(search)
+        return step(search, most)
 
     monkeypatch.setattr(BeamSearch, "step", observed)
     translate(MODEL, random_sources(6, 20), SearchOptions(beam_size=2), LIMIT)
@@ -229,13 +229,13 @@ def test_an_error_in_one_offline_lane_ends_all_and_is_raised(monkeypatch: pytest
     step, steps = BeamSearch.step, []
     failed = threading.Event()
 
-    def failing(search: BeamSearch) -> list[Finished]:
+    def failing(search: BeamSearch, most: int) -> list[Finished]:
         if threading.current_thread().name.endswith("_1"):
             failed.set()
             raise RuntimeError("poison")
         assert failed.wait(60)
         steps.append(1)
-        return step(search)
+        return step(search, most)
 
     monkeypatch.setattr(BeamSearch, "step", failing)
     with pytest.raises(RuntimeError, match="poison"):

@@ -21,7 +21,7 @@ from app.bench import machine, shape
 from app.bench.subject import Source
 from model import precision as precisions
 from model.precision import Precision
-from model.search import BeamSearch, SearchOptions
+from model.search import STRIDE, BeamSearch, SearchOptions
 from tests.bench.peers import bench_training_peers
 
 HERE = Path(__file__).parent
@@ -158,4 +158,4 @@ def _ferry(precision: Precision, beam: int, threads: int, *, shortlist: bool = F
 def _search(search: BeamSearch, sources: list[Source], options: SearchOptions, lengths: list[int]) -> None:
     search.admit(sources, [options] * len(sources))
     while search.active:
-        lengths.extend(len(item.hypotheses[0].pieces) for item in search.step())
+        lengths.extend(len(item.hypotheses[0].pieces) for item in search.step(STRIDE))
