@@ -113,15 +113,18 @@ class Ensemble:
         following = EnsembleState(tuple(after for _, after in steps))
         return _mean([logits for logits, _ in steps]), following
 
+    @property
+    def strides(self) -> bool:
+        """Whether there is :meth:`stride`: for a member alone."""
+        return len(self.members) == 1 and self.members[0].strides
+
     def stride(
         self, state: EnsembleState, token: Tensor, memory: EnsembleMemory, ranking: Ranking, most: int
-    ) -> tuple[Tensor, EnsembleState] | None:
-        """As :meth:`Seq2Seq.stride`, of a member alone; None of several."""
-        if len(self.members) > 1:
-            return None
+    ) -> tuple[Tensor, EnsembleState]:
+        """As :meth:`Seq2Seq.stride`."""
         (member,), (own,), (seen,) = self.members, state.members, memory.members
-        strode = member.stride(own, token, seen, ranking, most)
-        return None if strode is None else (strode[0], EnsembleState((strode[1],)))
+        keys, following = member.stride(own, token, seen, ranking, most)
+        return keys, EnsembleState((following,))
 
 
 Model: TypeAlias = Seq2Seq | Ensemble

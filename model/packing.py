@@ -80,12 +80,14 @@ class PackedSeq2Seq(Seq2Seq):
         features, state = self.whole_step(token, state, memory, None)
         return output(features), state
 
-    def stride(
-        self, state: State, token: Tensor, memory: Memory, ranking: Ranking, most: int
-    ) -> tuple[Tensor, State] | None:
-        """As :meth:`Seq2Seq.stride`, where a step is one operator."""
-        if self.whole_step is None:
-            return None
+    @property
+    def strides(self) -> bool:
+        """Where a step is one operator."""
+        return self.whole_step is not None
+
+    def stride(self, state: State, token: Tensor, memory: Memory, ranking: Ranking, most: int) -> tuple[Tensor, State]:
+        """As :meth:`Seq2Seq.stride`."""
+        assert self.whole_step is not None, "strides says so"
         output = ranking.allowed.output if ranking.allowed else self.project
         assert isinstance(output, Int8Product), "it is what rows() gave"
         return self.whole_step.stride(token, state, memory, whole_product(output), ranking, most)

@@ -124,14 +124,17 @@ class Seq2Seq(nn.Module):
         features, state, _ = self.decoder.step(embedded, state, memory)
         return (output or self.logits)(features), state
 
-    def stride(
-        self, state: State, token: Tensor, memory: Memory, ranking: Ranking, most: int
-    ) -> tuple[Tensor, State] | None:
+    @property
+    def strides(self) -> bool:
+        """Whether there is :meth:`stride`."""
+        return False
+
+    def stride(self, state: State, token: Tensor, memory: Memory, ranking: Ranking, most: int) -> tuple[Tensor, State]:
         """Up to ``most`` steps of a search in one call: keys (S, B, 2K) of each step, and the state after the last.
 
-        Between two steps every hypothesis becomes its best extension. None where the model has no such call.
+        Between two steps every hypothesis becomes its best extension.
         """
-        return None
+        raise NotImplementedError("the model takes one step at a time; strides says so")
 
     def _embed(self, table: nn.Module, ids: Tensor) -> Tensor:
         """Time-major embeddings (T, B, E) of ids (B, T), with dropout of words and of units."""

@@ -96,9 +96,11 @@ class RunningBatch:
             self._set_aside(list(flights) if self._main.whole else self._empty_main(flights), together, error)
 
     def step(self) -> list[Done]:
-        """Take every sentence one step further; returns those that are done."""
-        self._steps += 1
-        return [*self._step_main(), *self._step_trial()]
+        """Take every sentence a step further, or a few; returns those that are done."""
+        before = self._main.steps
+        done = [*self._step_main(), *self._step_trial()]
+        self._steps += max(1, self._main.steps - before)  # a turn of another search counts as well
+        return done
 
     def cut(self) -> list[Done]:
         """Let those leave whose time is over, with the best they have."""

@@ -47,6 +47,11 @@ class FlightSearch:
         return self._search.padded_tokens
 
     @property
+    def steps(self) -> int:
+        """Taken so far."""
+        return self._search.steps
+
+    @property
     def tokens(self) -> int:
         """The same without padding."""
         return sum(flight.job.tokens for flight in self._flights.values())

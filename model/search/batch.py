@@ -36,6 +36,13 @@ class Extended(NamedTuple):
     state: EnsembleState
 
 
+class Strode(NamedTuple):
+    """What several steps came to."""
+
+    steps: int
+    found: list[Finished]  # sentences that are decided, and have left
+
+
 class Batch:
     """B sentences with J rows each in the decoder: K hypotheses, or one in the first step of all."""
 
@@ -66,24 +73,21 @@ class Batch:
         self._rows = self.beams.advance(extended.keys, rows, self._columns.padded, self._pieces)
         self._state, self._state_rows, self.fresh = extended.state, count * rows, False
 
-    def stride(self, most: int) -> list[Finished] | None:
-        """Take up to ``most`` steps without the host between them, then account for each; returns who is decided.
+    def stride(self, most: int) -> Strode | None:
+        """Take up to ``most`` steps without the host between them, then account for each.
 
-        Those leave when all steps are accounted for. None, nothing being done, where a step needs the host: in the
-        first of all, for a prefix, dead hypotheses, beams of different widths, or a length limit at hand.
+        Sentences that are decided leave when all steps are accounted for. None, nothing being done, where a step needs
+        the host: in the first of all, for a prefix, dead hypotheses, beams of different widths, or a limit at hand.
         """
         alone = len(self.beams) <= _FEW
         most = min(most, most if alone else _AMONG_MANY, self.beams.free_steps())
-        if self.fresh or most < 2:
+        if not self.model.strides or self.fresh or most < 2:
             return None
         columns, allowed = self._columns, self.restriction.allowed if self.restriction else None
         barred = columns.barred.tolist()
         ranking = Ranking(torch.from_numpy(self.beams.costs), columns.padded, columns.end, barred, alone, allowed)
         token = torch.from_numpy(self.beams.last.reshape(-1))
-        strode = self.model.stride(self._state, token, self.memory.view, ranking, most)
-        if strode is None:
-            return None
-        steps, state = strode
+        steps, state = self.model.stride(self._state, token, self.memory.view, ranking, most)
         found, gone = [], np.zeros(len(self.beams), dtype=np.bool_)
         for keys in steps.numpy():
             self.advance(Extended(keys, state))
@@ -91,7 +95,7 @@ class Batch:
             found += [self.beams.finished(slot) for slot in np.flatnonzero(decided).tolist()]
             gone |= decided
         self.keep(~gone)
-        return found
+        return Strode(len(steps), found)
 
     def keep(self, kept: Booleans) -> None:
         """Drop the sentences that are not kept; the device learns of it at :meth:`settle`."""

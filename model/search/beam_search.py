@@ -32,6 +32,7 @@ class BeamSearch:
         self.model, self.length_limit, self.shortlist = as_ensemble(model), length_limit, shortlist
         if shortlist is not None:
             shortlist.check(self.model.config)
+        self.steps = 0  # taken so far
         self._tickets = itertools.count()
         self._batches: list[Batch] = []
 
@@ -85,10 +86,12 @@ class BeamSearch:
         """
         self._batches = settle(self._batches)
         if most > 1 and len(self._batches) == 1:
-            found = self._batches[0].stride(most)
-            if found is not None:
+            strode = self._batches[0].stride(most)
+            if strode is not None:
+                self.steps += strode.steps
                 self._batches = [batch for batch in self._batches if len(batch.beams)]
-                return found
+                return strode.found
+        self.steps += 1
         extended = [batch.extend() for batch in self._batches]
         for batch, extensions in zip(self._batches, extended, strict=True):
             batch.advance(extensions)
