@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import NamedTuple
 
 import torch
 
 from training.config import Recipe
+
+
+# Kernels that oneDNN may keep: it compiles them anew for each shape of each product, thousands for batches of all
+# lengths, and of the 1,024 that it keeps by itself it would compile many again and again.
+COMPILED_SHAPES = "8192"
 
 
 class DeviceError(Exception):
@@ -35,7 +41,12 @@ class Device(NamedTuple):
 
 
 def resolve_device(recipe: Recipe) -> Device:
-    """The device of a recipe; sets torch's threads. Raises DeviceError for what this machine does not have."""
+    """The device of a recipe; sets torch's threads. Raises DeviceError for what this machine does not have.
+
+    Lets oneDNN keep its kernels, unless ``ONEDNN_PRIMITIVE_CACHE_CAPACITY`` says how many: it reads that once, before
+    the first.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", COMPILED_SHAPES)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     name = pick_device(recipe.device)

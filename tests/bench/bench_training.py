@@ -7,10 +7,12 @@ python -m tests.bench.bench_training --vocabulary 6000 --embedding 256 --hidden 
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable
 
 import torch
 
+from model.native import set_aside
 from tests.bench import machine, shapes
 from training.objective import smoothed_cross_entropy
 from training.optimizer import update_average
@@ -23,8 +25,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=18, help="pieces of every source and target")
     choices = ("float32", "bfloat16")
     parser.add_argument("--precision", choices=choices, default="float32", help="bfloat16 as the trainer's autocast")
+    parser.add_argument("--beside-plain", action="store_true", help="in turn with torch alone, without the operators")
     arguments = parser.parse_args()
     step, tokens = training_step(arguments, arguments.precision)
+    if arguments.beside_plain:
+        _beside_plain(step, tokens, arguments.repeats)
+        return
     timing = machine.measure(step, arguments.repeats)
     model = shapes.build(arguments)
     counted = shapes.operations(model)
@@ -41,6 +47,23 @@ def main() -> None:
         f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product in float32: "
         f"{tokens / (needed / rate):,.0f} target tokens/s, of which {needed / rate / timing.median:.0%} reached"
     )
+
+
+def _beside_plain(step: Callable[[], None], tokens: int, repeats: int) -> None:
+    """Both in each round: on a machine that others share only the ratio says something."""
+
+    def plain() -> None:
+        with set_aside():
+            step()
+
+    for once in (step, plain, step, plain):  # oneDNN compiles its kernels
+        once()
+    rounds = [(machine.timed(plain), machine.timed(step)) for _ in range(repeats)]
+    without, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratio = statistics.median(before / after for before, after in rounds)
+    print(machine.describe(), machine.load(), sep=", ")
+    print(f"target tokens/s, medians of {repeats} rounds: {tokens / without:,.0f} without the operators,")
+    print(f"{tokens / ours:,.0f} with them; median of the ratios {ratio:.2f}")
 
 
 def training_step(arguments: argparse.Namespace, precision: str = "float32") -> tuple[Callable[[], None], int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.bench.machine import Timing, matrix_rate, measure, read
+from app.bench.machine import Timing, matrix_rate, measure, read, timed
 
-__all__ = ["Timing", "describe", "load", "matrix_rate", "measure"]
+__all__ = ["Timing", "describe", "load", "matrix_rate", "measure", "timed"]
 
 
 def describe() -> str:

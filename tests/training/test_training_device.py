@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,13 @@ def test_cuda_where_there_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="no GPU"):
         resolve_device(recipe(device="cuda"))
+
+
+def test_onednn_keeps_its_kernels_unless_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    resolve_device(recipe(device="cpu", precision="float32"))
+    assert os.environ[name] == device.COMPILED_SHAPES
+    monkeypatch.setenv(name, "5")
+    resolve_device(recipe(device="cpu", precision="float32"))
+    assert os.environ[name] == "5"
