@@ -26,7 +26,7 @@ from model.tree import map_tensors
 
 _WORTH_A_PASS = 48  # rows spared for which the first step of new sentences is a pass of its own
 _FEW = 2  # sentences that stop for each end: they cannot step on in vain, and it is seldom one of so few
-_AMONG_MANY = 4  # steps at a time of more: one that is decided has up to three in vain
+_AMONG_MANY = 3  # steps at a time of more: one that is decided has up to two in vain
 
 
 class Extended(NamedTuple):
