@@ -10,7 +10,6 @@ import torch
 
 from training.config import Recipe
 
-
 # Kernels that oneDNN may keep: it compiles them anew for each shape of each product, thousands for batches of all
 # lengths, and of the 1,024 that it keeps by itself it would compile many again and again.
 COMPILED_SHAPES = "8192"
