@@ -50,10 +50,7 @@ class TokenizerConfig(Frozen):
 
 
 class ModelOptions(Frozen):
-    """The fields of :class:`model.config.ModelConfig`, without the vocabularies, which the tokenizers decide.
-
-    Defaults are those of a checkpoint whose config does not name a field, but for ``lexical_shortcut``: it pays.
-    """
+    """The fields of :class:`model.config.ModelConfig`, without the vocabularies, which the tokenizers decide."""
 
     embedding: int = 256
     hidden: int = 256
@@ -63,7 +60,7 @@ class ModelOptions(Frozen):
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
     heads: int = 4
     self_attention: bool = False
-    lexical_shortcut: bool = True
+    lexical_shortcut: bool = False
     input_feeding: bool = False
     tied: Literal["none", "target", "all"] = "all"
     layer_norm: bool = True

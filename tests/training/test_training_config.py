@@ -45,10 +45,9 @@ def test_defaults_fill_what_is_not_said(recipe: Path) -> None:
 def test_model_options_are_the_model_config_without_vocabularies() -> None:
     left_out = {"source_vocabulary", "target_vocabulary", "pad", "unk", "bos", "eos"}
     wanted = {name: field for name, field in ModelConfig.model_fields.items() if name not in left_out}
-    defaults = {name: field.default for name, field in wanted.items()}
-    # There are checkpoints of before it, whose configs do not name it; new models have it.
-    defaults["lexical_shortcut"] = True
-    assert {name: field.default for name, field in ModelOptions.model_fields.items()} == defaults
+    assert {name: field.default for name, field in ModelOptions.model_fields.items()} == {
+        name: field.default for name, field in wanted.items()
+    }
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
