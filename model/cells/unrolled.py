@@ -2,7 +2,7 @@
 
 What does not hang on the position before is one large product: that with all inputs, and the gradients of inputs and
 weights. Only the recurrent product is left for each position, and what stands between two of them is one pass over its
-rows in float32. oneDNN's own LSTM goes back at a third of the rate of such products.
+rows in float32. oneDNN's own LSTM is slower, on its way back above all (`tests/bench/README.md`).
 """
 
 from __future__ import annotations
