@@ -90,10 +90,20 @@ inline float largest(const Vec& vector) {
   return at::vec::vec_reduce_all<float>([](Vec& left, Vec& right) { return at::vec::maximum(left, right); }, vector);
 }
 
-// Two vectors of float32 out of what a vector of T holds, or of its first `count` numbers and zeros; and back.
+// Two vectors of float32 out of what a vector of T, bfloat16 or float16, holds, or of its first `count` numbers and zeros; and back.
 template <typename T>
-struct Pair;
+struct Pair {
+  using Narrow = at::vec::Vectorized<T>;
+  static constexpr int64_t size = Narrow::size();
+  static std::tuple<Vec, Vec> load(const T* from, int64_t count) {
+    return at::vec::convert_to_float<T>(count >= size ? Narrow::loadu(from) : Narrow::loadu(from, count));
+  }
+  static void store(const Vec& low, const Vec& high, T* to, int64_t count) {
+    at::vec::convert_from_float<T>(low, high).store(to, static_cast<int>(std::min(count, size)));
+  }
+};
 
+// The same of float32 itself.
 template <>
 struct Pair<float> {
   static constexpr int64_t size = 2 * Vec::size();
@@ -105,30 +115,6 @@ struct Pair<float> {
   static void store(const Vec& low, const Vec& high, float* to, int64_t count) {
     low.store(to, static_cast<int>(std::min<int64_t>(count, Vec::size())));
     if (count > Vec::size()) high.store(to + Vec::size(), static_cast<int>(std::min<int64_t>(count, size) - Vec::size()));
-  }
-};
-
-template <>
-struct Pair<c10::BFloat16> {
-  using Narrow = at::vec::Vectorized<c10::BFloat16>;
-  static constexpr int64_t size = Narrow::size();
-  static std::tuple<Vec, Vec> load(const c10::BFloat16* from, int64_t count) {
-    return at::vec::convert_bfloat16_float(count >= size ? Narrow::loadu(from) : Narrow::loadu(from, count));
-  }
-  static void store(const Vec& low, const Vec& high, c10::BFloat16* to, int64_t count) {
-    at::vec::convert_float_bfloat16(low, high).store(to, static_cast<int>(std::min(count, size)));
-  }
-};
-
-template <>
-struct Pair<c10::Half> {
-  using Narrow = at::vec::Vectorized<c10::Half>;
-  static constexpr int64_t size = Narrow::size();
-  static std::tuple<Vec, Vec> load(const c10::Half* from, int64_t count) {
-    return at::vec::convert_half_float(count >= size ? Narrow::loadu(from) : Narrow::loadu(from, count));
-  }
-  static void store(const Vec& low, const Vec& high, c10::Half* to, int64_t count) {
-    at::vec::convert_float_half(low, high).store(to, static_cast<int>(std::min(count, size)));
   }
 };
 

@@ -82,6 +82,18 @@ def test_strides_give_what_single_steps_give(strides: list[int], count: int, bea
         strides.clear()
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_scores_that_are_no_numbers_end_as_in_single_steps(strides: list[int], count: int) -> None:
+    """Nothing is found of the sentences, and the search goes on without them."""
+    trained = tiny_model(2, dtype=torch.float32, embedding=16, hidden=16)
+    trained.output_bias[5:] = torch.nan
+    model, options = prepare(trained, "int8").model, [SearchOptions(beam_size=3)] * count
+    sources = random_sources(2, count)
+    expected = translated(BeamSearch(model, LONG), sources, options, 1)
+    assert translated(BeamSearch(model, LONG), sources, options, 8) == expected
+    assert all(hypotheses == [] for hypotheses in expected.values())
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_options_of_every_kind_come_to_the_same(strides: list[int], seed: int) -> None:
     """Prefixes, beams of different widths, limits of nothing: where a step needs the host it is a single one."""
