@@ -35,6 +35,7 @@ from app.settings import BUNDLED
 from model.checkpoint import SUMS, read_config
 from tests.bench.soak_report import Figures, Memory, Soak, draw, figures
 from tests.bench.soak_traffic import CLIENT_SECONDS, Request, Traffic
+from tests.system.faulty_service import FAULTY
 from tests.system.service_process import ServiceProcess, serving
 from tokenizer.subword import load_tokenizers
 
@@ -43,7 +44,6 @@ SEGMENTS = 7.7  # of an average request of all kinds
 BURST_SECONDS, BURST_RATE = 5.0, 3.0
 CAPACITY_SECONDS = 10.0
 CLIENTS = 64  # that measure the capacity
-FAULTY = (sys.executable, "-m", "tests.system.faulty_service")
 
 
 def main() -> None:

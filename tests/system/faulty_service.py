@@ -1,11 +1,15 @@
-"""``ferry`` with a model that fails on some texts, and stands still on others.
+"""``ferry`` with a model that fails on some texts, stands still on others, and waits at a gate.
 
 python -m tests.system.faulty_service serve --checkpoint DIR
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
+from pathlib import Path
 
 from torch import Tensor
 
@@ -15,8 +19,12 @@ from model.decoder import Memory
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import load_tokenizers
 
+FAULTY = (sys.executable, "-m", "tests.system.faulty_service")  # the command
 POISON = "☠"  # whatever batch holds it raises, encoding it
 STANDSTILL = "⌛"  # a batch that holds it is never encoded
+# The environment variable that names the gate, a file: while it exists, no batch is encoded, and the first that would
+# be leaves a file of the same name with the suffix ``.reached``.
+GATE = "GATE_OF_TEST"
 
 
 def spoil() -> None:
@@ -36,6 +44,19 @@ def spoil() -> None:
     Seq2Seq.encode = spoilt  # type: ignore[method-assign]
 
 
+def wait_at(gate: Path) -> None:
+    """Make every model, whatever its tokenizer, wait there."""
+    encode = Seq2Seq.encode
+
+    def waiting(self: Seq2Seq, source: Tensor, source_lengths: Tensor) -> Memory:
+        while gate.exists():
+            gate.with_suffix(".reached").touch()
+            time.sleep(0.01)
+        return encode(self, source, source_lengths)
+
+    Seq2Seq.encode = waiting  # type: ignore[method-assign]
+
+
 def _having(source: Tensor, pieces: set[int]) -> int:
     """How many rows have all of these pieces."""
     rows = source.new_ones(len(source)).bool()
@@ -45,5 +66,8 @@ def _having(source: Tensor, pieces: set[int]) -> int:
 
 
 if __name__ == "__main__":
-    spoil()
+    if GATE in os.environ:
+        wait_at(Path(os.environ[GATE]))
+    else:
+        spoil()
     main()

@@ -15,6 +15,8 @@ import httpx
 import pytest
 from service_process import ServiceProcess, serving
 
+from tests.system.faulty_service import FAULTY, GATE
+
 WORDS = ("the", "river", "is", "wide", "and", "slow", "we", "cross", "water", "every", "morning", "she", "reads")
 REQUESTS = 200
 JSON = {"Content-Type": "application/json"}
@@ -144,29 +146,36 @@ def test_what_the_queue_cannot_take_gets_429_and_the_rest_is_right(
         assert service.metric("ferry_queue_tokens") == 0
 
 
-def test_sigterm_lets_requests_under_way_finish(tiny_checkpoint: Path, alone: dict[str, str], tmp_path: Path) -> None:
+def test_sigterm_lets_requests_under_way_finish(
+    tiny_checkpoint: Path, alone: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However fast the machine is, and however late this process gets the processor: what is under way stays so until
+    # the late requests have been answered.
+    gate = tmp_path / "gate"
+    monkeypatch.setenv(GATE, str(gate))
     texts = many()
-    # As much work as a request may bring, so that the drain is still going on when the late requests come, also where
-    # this process gets the processor late.
-    long = {**asking(". ".join(TEXTS * 7)), "beam_size": 16}
 
     async def drained(service: ServiceProcess) -> tuple[list[httpx.Response], list[httpx.Response]]:
         async with httpx.AsyncClient(base_url=service.url, timeout=120) as client:
-            longest = asyncio.create_task(client.post("/v1/translate", json=long))
             under_way = asyncio.create_task(ask_at_once(service.url, texts))
             while 'route="/v1/translate",status="200"' not in (await client.get("/metrics")).text:
-                assert not longest.done()
+                assert not under_way.done()
+            gate.touch()
+            while not gate.with_suffix(".reached").exists():
+                await asyncio.sleep(0.01)
             service.process.send_signal(signal.SIGTERM)
             while (await client.get("/health/ready")).status_code == 200:
-                assert not longest.done()
+                await asyncio.sleep(0.01)
             late = [await client.post("/v1/translate", json=asking(TEXTS[0])), await client.get("/health/ready")]
-            assert not longest.done()
-            return [*await under_way, await longest], late
+            assert not under_way.done()
+            gate.unlink()
+            return await under_way, late
 
-    with serving(tmp_path, "--checkpoint", tiny_checkpoint, "--drain-seconds", "120") as service:
+    # A few sentences at a time, so that most are still to be encoded when the first request is answered.
+    flags = ("--checkpoint", tiny_checkpoint, "--drain-seconds", "120", "--batch-tokens", "64")
+    with serving(tmp_path, *flags, ferry=FAULTY) as service:
         responses, late = asyncio.run(drained(service))
         assert service.process.wait(30) == 0
-    assert translated(responses.pop())
     assert [translated(response) for response in responses] == [alone[text] for text in texts]
     for response in late:
         assert response.status_code == 503 and "shutting down" in response.json()["detail"]

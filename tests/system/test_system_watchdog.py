@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +12,8 @@ from service_process import serving
 
 from app.engine.watchdog import EXIT_STATUS
 from app.settings import BUNDLED
-from tests.system.faulty_service import STANDSTILL
+from tests.system.faulty_service import FAULTY, STANDSTILL
 
-FAULTY = (sys.executable, "-m", "tests.system.faulty_service")
 STUCK_SECONDS = 6.0
 
 
