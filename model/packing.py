@@ -101,7 +101,7 @@ class PackedSeq2Seq(Seq2Seq):
         """The output for ``pieces`` (R) int64 alone, packed anew: its logits are those of :meth:`logits`."""
         if isinstance(self.pack, Int8Pack):
             integers, scale = self._output_integers
-            return self.pack.of_integers(integers[pieces], scale[pieces], self.output_bias[pieces])
+            return self.pack.of_integers(integers.index_select(0, pieces), scale[pieces], self.output_bias[pieces])
         return self.pack(self.output_table(pieces), self.output_bias[pieces])
 
     @cached_property

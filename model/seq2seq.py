@@ -33,7 +33,8 @@ class Allowed(NamedTuple):
 class Ranking(NamedTuple):
     """How several steps of a search are ranked without it, in the terms of :mod:`model.search.extensions`."""
 
-    costs: Tensor  # (B, K) float32, of hypotheses that all live
+    costs: Tensor  # (B, J) float32, of hypotheses that all live: K, or one
+    width: int  # hypotheses of a sentence after a step, K
     padded: int  # columns in whole chunks
     end: int  # the column of end-of-sentence
     barred: list[int]  # columns that extend no hypothesis

@@ -41,9 +41,10 @@ class Shortlist(NamedTuple):
         starts = self.offsets[piece].long()
         counts = self.offsets[piece + 1].long() - starts
         last = counts.cumsum(0)
-        within = torch.arange(int(last[-1]), device=device) - (last - counts).repeat_interleave(counts)
-        ids = self.ids[starts.repeat_interleave(counts) + within].long()
-        allowed[sentence.repeat_interleave(counts), ids] = True
+        total = int(last[-1])
+        place = torch.arange(len(piece), device=device).repeat_interleave(counts, output_size=total)  # in the source
+        ids = self.ids[torch.arange(total, device=device) + (starts - last + counts)[place]].long()
+        allowed[sentence[place], ids] = True
         allowed[_flat(prefixes, device)] = True
         return allowed
 

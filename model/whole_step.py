@@ -66,12 +66,12 @@ class WholeStep:
         self, token: Tensor, state: State, memory: Memory, output: NativeInt8Product, ranking: Ranking, most: int
     ) -> tuple[Tensor, State]:
         """Up to ``most`` steps of a beam search: :meth:`model.native.DecoderStep.stride`."""
-        ((joined, nothing),) = state.cells
-        costs, padded, end, barred, alone, allowed = ranking
+        ((joined, _),) = state.cells
+        costs, width, padded, end, barred, alone, allowed = ranking
         given = (token, joined, memory.keys, memory.mask, output, costs)
         only = (allowed.pieces, allowed.penalty) if allowed else (None, None)
-        keys, joined = self._step.stride(*given, most, padded, end, barred, alone, *only)
-        return keys, State((CellState(joined, nothing),), None)
+        keys, joined = self._step.stride(*given, width, most, padded, end, barred, alone, *only)
+        return keys, State((CellState(joined, joined[:, :0]),), None)
 
 
 def whole_step(table: Tensor, decoder: Decoder) -> WholeStep | None:

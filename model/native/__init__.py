@@ -66,6 +66,7 @@ class DecoderStep(Protocol):
         mask: Tensor,
         output: NativeInt8Product,
         costs: Tensor,
+        width: int,
         most: int,
         padded: int,
         end: int,
@@ -74,8 +75,9 @@ class DecoderStep(Protocol):
         pieces: Tensor | None,
         penalty: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Up to ``most`` such steps, ranked as ``best_extensions`` of costs (B, K), each hypothesis becoming its best
-        extension in between: the keys of each (S, B, 2K), and the state after the last, not reordered.
+        """Up to ``most`` such steps, ranked as ``best_extensions`` of costs (B, J), each sentence having ``width`` (K)
+        hypotheses after them, its best extensions; J is K, or 1. Returns the keys of each step (S, B, 2K), no ends
+        being there of rows that were not, and the state after the last, not reordered.
 
         It ends early, the last step being ranked, where fewer than K extensions of a sentence go on, and with ``alone``
         where an end is among the best K. With ``pieces`` (R) int64, which the columns of ``output`` stand for, and a

@@ -27,6 +27,9 @@ class Int8Kernel {
   // Rows (N, I) to (N, O).
   virtual at::Tensor multiply(const Parts& rows) const = 0;
 
+  // The same, written to `products`, contiguous.
+  virtual void multiply_into(const Parts& rows, const at::Tensor& products) const { products.copy_(multiply(rows)); }
+
   // Of rows [x_t; h_{t-1}] and of c_{t-1} (N, H), writes h_t and c_t (N, H), whose rows may lie apart; the products are
   // gates.
   virtual void lstm(const Parts& rows, const at::Tensor& cell, at::Tensor hidden, at::Tensor after) const = 0;
@@ -91,11 +94,21 @@ class TileKernel : public Int8Kernel {
 
   at::Tensor multiply(const Parts& rows) const override { return product(TiledRows(rows, smallest_)); }
 
+  void multiply_into(const Parts& rows, const at::Tensor& products) const override {
+    check(products, "products", 2);
+    TORCH_CHECK(products.size(0) == rows.front().size(0) && products.size(1) == outputs(), "the products are of another shape");
+    write(TiledRows(rows, smallest_), products.mutable_data_ptr<float>());
+  }
+
   // Rows to products (N, O).
   at::Tensor product(const TiledRows& rows) const {
+    at::Tensor products = at::empty({rows.count, outputs()}, at::TensorOptions().dtype(at::kFloat));
+    write(rows, products.mutable_data_ptr<float>());
+    return products;
+  }
+
+  void write(const TiledRows& rows, float* numbers) const {
     const int64_t width = outputs();
-    at::Tensor products = at::empty({rows.count, width}, at::TensorOptions().dtype(at::kFloat));
-    float* numbers = products.mutable_data_ptr<float>();
     weights_.multiply(rows, [&](int64_t block, int64_t first, int64_t count, const TiledWeights::Sums& sums) {
       const float *scales = weights_.scales(block), *biases = weights_.biases(block);
       const auto restored = [&](int64_t row, int64_t number, int64_t place) {
@@ -116,11 +129,11 @@ class TileKernel : public Int8Kernel {
         }
       }
     });
-    return products;
   }
 
   void lstm(const Parts& rows, const at::Tensor& cell, at::Tensor hidden, at::Tensor after) const override {
-    if (weights_.gates) return advance(rows, nullptr, cell, hidden, after);
+    const int64_t count = rows.front().size(0), units = outputs() / block_tiles;
+    if (weights_.gates) return advance(TiledRows(rows, smallest_), nullptr, State(cell, count, units), State(hidden, count, units), State(after, count, units));
     const auto found = lstm_gates(multiply(rows), cell);
     hidden.copy_(std::get<0>(found));
     after.copy_(std::get<1>(found));
@@ -129,24 +142,38 @@ class TileKernel : public Int8Kernel {
   Unrolled unroll(const at::Tensor& products, at::Tensor hidden, at::Tensor given) const override {
     TORCH_CHECK(weights_.gates, "there must be four gates");
     check(products, "products", 3);
-    at::Tensor outputs = at::empty({products.size(0), products.size(1), hidden.size(1)}, products.options());
-    at::Tensor cell = given.clone(at::MemoryFormat::Contiguous);
-    for (int64_t step = 0; step < products.size(0); ++step) {
-      const at::Tensor output = outputs[step];
-      advance({hidden}, products[step].const_data_ptr<float>(), cell, output, cell);
-      hidden = output;
+    const int64_t steps = products.size(0), count = products.size(1), units = outputs() / block_tiles;
+    TORCH_CHECK(products.size(2) == outputs(), "the products are of another width");
+    at::Tensor found = at::empty({steps, count, units}, products.options()), cell = given.clone(at::MemoryFormat::Contiguous);
+    const State cells(cell, count, units);
+    State before(hidden, count, units);
+    for (int64_t step = 0; step < steps; ++step) {
+      const State after{found.mutable_data_ptr<float>() + step * count * units, units};
+      const TiledRows rows(count, {{before.numbers, units, before.stride}}, smallest_);
+      advance(rows, products.const_data_ptr<float>() + step * count * outputs(), cells, after, cells);
+      before = after;
     }
-    return {outputs, hidden, cell};
+    return {found, steps ? found[steps - 1] : hidden, cell};
   }
 
   at::Tensor multiply_integers(const at::Tensor& rows) const override { return product(TiledRows({rows}, 0.0, false)); }
 
  private:
-  // `added` (N, 4H) to the gates, if it is there, instead of the bias; `after` may be `cell`.
-  void advance(const Parts& parts, const float* added, const at::Tensor& cell, const at::Tensor& hidden_after, const at::Tensor& after) const {
-    const TiledRows rows(parts, smallest_);
+  // Part of a state, (N, H), whose rows may lie apart.
+  struct State {
+    State(float* numbers, int64_t stride) : numbers(numbers), stride(stride) {}
+    State(const at::Tensor& part, int64_t rows, int64_t hidden) : numbers(part.data_ptr<float>()), stride(part.stride(0)) {
+      check_rows(part, "cells");
+      TORCH_CHECK(part.size(0) == rows && part.size(1) == hidden, "the products do not fit the cells");
+    }
+    float* at(int64_t row, int64_t unit) const { return numbers + row * stride + unit; }
+    float* numbers;
+    int64_t stride;
+  };
+
+  // `added` (N, 4H) to the gates, if it is there, instead of the bias; `cells` may be `before`.
+  void advance(const TiledRows& rows, const float* added, const State& before, const State& hiddens, const State& cells) const {
     const int64_t hidden = outputs() / block_tiles;
-    const State before(cell, rows.count, hidden), hiddens(hidden_after, rows.count, hidden), cells(after, rows.count, hidden);
     weights_.multiply(rows, [&](int64_t block, int64_t first, int64_t count, const TiledWeights::Sums& sums) {
       const auto units = weights_.place(block, 0);
       const float *scales = weights_.scales(block), *biases = weights_.biases(block);
@@ -167,17 +194,6 @@ class TileKernel : public Int8Kernel {
       });
     });
   }
-
-  // Part of a state, (N, H), whose rows may lie apart.
-  struct State {
-    State(const at::Tensor& part, int64_t rows, int64_t hidden) : numbers(part.data_ptr<float>()), stride(part.stride(0)) {
-      check_rows(part, "cells");
-      TORCH_CHECK(part.size(0) == rows && part.size(1) == hidden, "the products do not fit the cells");
-    }
-    float* at(int64_t row, int64_t unit) const { return numbers + row * stride + unit; }
-    float* numbers;
-    int64_t stride;
-  };
 
   TiledWeights weights_;
   double smallest_;

@@ -125,10 +125,10 @@ inline at::Tensor masked_mean(const at::Tensor& outputs, const at::Tensor& maske
   return means;
 }
 
-// Multi-head attention between its products: queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S);
-// the heads' contexts side by side (B, Q, H) and their mean weights (B, Q, S).
-inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& asking, const at::Tensor& memories, const at::Tensor& masked, int64_t heads) {
-  const at::Tensor queries = asking.contiguous(), keys = memories.contiguous(), mask = masked.contiguous();
+// Multi-head attention between its products: queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S), all contiguous; writes the
+// heads' contexts side by side (B, Q, H), and if `means` is there their mean weights (B, Q, S).
+inline void attend_into(
+    const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& mask, int64_t heads, const at::Tensor& contexts, float* means) {
   check(queries, "queries", 3);
   check(keys, "keys", 3);
   TORCH_CHECK(mask.scalar_type() == at::kBool && mask.dim() == 2 && mask.is_contiguous(), "mask must be (B, S) bool");
@@ -137,18 +137,15 @@ inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& asking, const
   TORCH_CHECK(mask.size(0) == batch && mask.size(1) == positions, "the mask does not fit the keys");
   TORCH_CHECK(heads > 0 && hidden % heads == 0, "hidden must be a multiple of heads");
   const int64_t width = hidden / heads;
-  at::Tensor contexts = at::empty_like(queries), means = at::empty({batch, count, positions}, queries.options());
   const float *asked = queries.const_data_ptr<float>(), *held = keys.const_data_ptr<float>();
   const bool* real = mask.const_data_ptr<bool>();
-  float *context = contexts.mutable_data_ptr<float>(), *mean = means.mutable_data_ptr<float>();
+  float* context = contexts.mutable_data_ptr<float>();
   const float shrink = 1.0f / std::sqrt(static_cast<float>(width)), share = 1.0f / static_cast<float>(heads);
   for_rows(batch * count, 2 * positions * hidden, [&](int64_t row) {
     const int64_t sentence = row / count;
     const float* memory = held + sentence * positions * 2 * hidden;
     const bool* kept = real + sentence * positions;
-    float* average = mean + row * positions;
-    std::fill(average, average + positions, 0.0f);
-    std::vector<float> weights(positions);
+    std::vector<float> weights(positions), average(means ? positions : 0, 0.0f);
     for (int64_t head = 0; head < heads; ++head) {
       const float* query = asked + row * hidden + head * width;
       float highest = -std::numeric_limits<float>::infinity();
@@ -173,7 +170,7 @@ inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& asking, const
       for (int64_t position = 0; position < positions; ++position) {
         if (!kept[position]) continue;
         const float weight = weights[position] / total;
-        average[position] += weight * share;
+        if (means) average[position] += weight * share;
         const float* value = memory + position * 2 * hidden + hidden + head * width;
         const Vec factor(weight);
         for_vectors(width, [&](int64_t place, int64_t size) {
@@ -181,7 +178,17 @@ inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& asking, const
         });
       }
     }
+    if (means) std::copy(average.begin(), average.end(), means + row * positions);
   });
+}
+
+// The same of any strides: contexts and mean weights.
+inline std::tuple<at::Tensor, at::Tensor> attend(const at::Tensor& asking, const at::Tensor& memories, const at::Tensor& masked, int64_t heads) {
+  const at::Tensor queries = asking.contiguous(), keys = memories.contiguous(), mask = masked.contiguous();
+  check(queries, "queries", 3);
+  check(keys, "keys", 3);
+  at::Tensor contexts = at::empty_like(queries), means = at::empty({queries.size(0), queries.size(1), keys.size(1)}, queries.options());
+  attend_into(queries, keys, mask, heads, contexts, means.mutable_data_ptr<float>());
   return {contexts, means};
 }
 

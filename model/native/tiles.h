@@ -132,26 +132,29 @@ inline void store_rounded(const Vec& numbers, int8_t* to) {
 #endif
 }
 
+// Part of some rows of float32, `stride` numbers apart.
+struct Part {
+  const float* numbers;
+  int64_t width, stride;
+};
+
 // Rows side by side as integers, in tiles: row tile after row tile, each from left to right; and the rows' scales.
 class TiledRows {
  public:
   // `parts` (N, I_1), (N, I_2), ... make rows (N, I); `smallest` is added to each row's scale, max|x| / 127. Without
   // `scaling` the numbers are as they are to be rounded.
-  TiledRows(const std::vector<at::Tensor>& given, double smallest, bool scaling = true) {
-    std::vector<Part> parts;
-    for (const at::Tensor& part : given) {
-      check_rows(part, "rows");
-      TORCH_CHECK(part.size(0) == given.front().size(0), "parts of rows must have the same number");
-      parts.push_back({part.const_data_ptr<float>(), part.size(1), part.stride(0)});
-      width += part.size(1);
-    }
-    count = given.front().size(0);
+  TiledRows(const std::vector<at::Tensor>& parts, double smallest, bool scaling = true)
+      : TiledRows(parts.front().size(0), each_of(parts), smallest, scaling) {}
+
+  TiledRows(int64_t rows, const std::vector<Part>& parts, double smallest, bool scaling = true) : count(rows) {
+    for (const Part& part : parts) width += part.width;
     deep = (width + tile_depth - 1) / tile_depth;
     const int64_t row_tiles = (count + tile_side - 1) / tile_side;
-    integers_ = at::empty({row_tiles * deep * tile_bytes}, given.front().options().dtype(at::kChar));
-    scales_ = at::empty({count}, given.front().options());
-    integers = integers_.mutable_data_ptr<int8_t>();
-    scales = scales_.mutable_data_ptr<float>();
+    const int64_t bytes = row_tiles * deep * tile_bytes;
+    at::Tensor& held = bytes + count * static_cast<int64_t>(sizeof(float)) <= kept_bytes ? kept() : own_;
+    if (!held.defined()) held = at::empty({std::max(kept_bytes, bytes + count * static_cast<int64_t>(sizeof(float)))}, at::TensorOptions().dtype(at::kChar));
+    integers = held.mutable_data_ptr<int8_t>();
+    scales = reinterpret_cast<float*>(integers + bytes);
     for_rows(count, 2 * width, [&](int64_t row) { round(row, parts, smallest, scaling); });
   }
 
@@ -160,10 +163,15 @@ class TiledRows {
   float* scales;
 
  private:
-  struct Part {
-    const float* numbers;
-    int64_t width, stride;
-  };
+  static std::vector<Part> each_of(const std::vector<at::Tensor>& given) {
+    std::vector<Part> parts;
+    for (const at::Tensor& part : given) {
+      check_rows(part, "rows");
+      TORCH_CHECK(part.size(0) == given.front().size(0), "parts of rows must have the same number");
+      parts.push_back({part.const_data_ptr<float>(), part.size(1), part.stride(0)});
+    }
+    return parts;
+  }
 
   void round(int64_t row, const std::vector<Part>& parts, double smallest, bool scaling) {
     scales[row] = 1.0f;
@@ -201,7 +209,15 @@ class TiledRows {
     if (filled) std::memset(tile + filled, 0, tile_depth - filled);
   }
 
-  at::Tensor integers_, scales_;
+  // What a thread keeps for the rows of one product after another, of which it has one at a time: few rows, as a decoder's, would wait longer
+  // for their memory than for their rounding.
+  static constexpr int64_t kept_bytes = 1 << 18;
+  static at::Tensor& kept() {
+    static thread_local at::Tensor held;
+    return held;
+  }
+
+  at::Tensor own_;  // of more rows
 };
 
 // Weights (O, I) of int8 in tiles, in blocks of four tiles of columns: the next 64 outputs, or, if they are the `gates`

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from model.ensemble import Ensemble, EnsembleMemory, EnsembleState
 from model.restriction import Restriction
-from model.search.beams import Beams, Booleans, Integers
+from model.search.beams import Beams
 from model.search.extensions import Columns, Forced, best_extensions
 from model.search.memory import SlotMemory
 from model.search.sentence import Finished
+from model.search.slots import Booleans, Integers
 from model.seq2seq import Ranking
 from model.tree import map_tensors
 
@@ -59,13 +60,17 @@ class Batch:
 
     def extend(self) -> Extended:
         """Rank the extensions of every hypothesis."""
-        device, rows = self.model.device, self._rows.shape[1]
-        token = torch.from_numpy(self.beams.last[:, :rows].reshape(-1)).to(device)
-        costs = torch.from_numpy(np.ascontiguousarray(self.beams.costs[:, :rows])).to(device)
+        costs, token = self._inputs()
         outputs = self.restriction.outputs if self.restriction else ()
         logits, state = self.model.step(self._state, token, self.memory.view, outputs)
-        keys = best_extensions(logits, costs, self.beams.width, self._columns, self._forced(device))
+        keys = best_extensions(logits, costs, self.beams.width, self._columns, self._forced(self.model.device))
         return Extended(keys.cpu().numpy(), state)
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        """Costs (B, J) and last pieces (B * J) of the hypotheses."""
+        device, rows = self.model.device, self._rows.shape[1]
+        costs = torch.from_numpy(np.ascontiguousarray(self.beams.costs[:, :rows])).to(device)
+        return costs, torch.from_numpy(self.beams.last[:, :rows].reshape(-1)).to(device)
 
     def advance(self, extended: Extended) -> None:
         """Take the extensions."""
@@ -76,26 +81,38 @@ class Batch:
     def stride(self, most: int) -> Strode | None:
         """Take up to ``most`` steps without the host between them, then account for each.
 
-        Sentences that are decided leave when all steps are accounted for. None, nothing being done, where a step needs
-        the host: in the first of all, for a prefix, dead hypotheses, beams of different widths, or a limit at hand.
+        Sentences that are decided leave when all steps are accounted for. None, nothing being done, where the host is
+        needed after the next step: for a prefix, dead hypotheses, beams of different widths, or a limit at hand.
         """
         alone = len(self.beams) <= _FEW
-        most = min(most, most if alone else _AMONG_MANY, self.beams.free_steps())
-        if not self.model.strides or self.fresh or most < 2:
+        most = min(most, most if alone else _AMONG_MANY, self.beams.free_steps(self._rows.shape[1]) + 1)
+        if not self.model.strides or most < 2:
             return None
         columns, allowed = self._columns, self.restriction.allowed if self.restriction else None
+        costs, token = self._inputs()
         barred = columns.barred.tolist()
-        ranking = Ranking(torch.from_numpy(self.beams.costs), columns.padded, columns.end, barred, alone, allowed)
-        token = torch.from_numpy(self.beams.last.reshape(-1))
+        ranking = Ranking(costs, self.beams.width, columns.padded, columns.end, barred, alone, allowed)
         steps, state = self.model.stride(self._state, token, self.memory.view, ranking, most)
-        found, gone = [], np.zeros(len(self.beams), dtype=np.bool_)
-        for keys in steps.numpy():
-            self.advance(Extended(keys, state))
+        return Strode(len(steps), self._account(steps.numpy(), state))
+
+    def _account(self, steps: Integers, state: EnsembleState) -> list[Finished]:
+        """Take the extensions of ``steps`` (S, B, 2K), which have come to ``state``; returns who is decided."""
+        found: list[Finished] = []
+        gone = np.zeros(len(self.beams), dtype=np.bool_)
+        while len(steps):
+            rows, together = self._rows.shape[1], self.beams.uneventful(steps)
+            if together > 1:
+                self._rows = self.beams.advance_all(steps[:together], rows, self._columns.padded, self._pieces)
+                self._state, self._state_rows, self.fresh = state, self._rows.size, False
+                steps = steps[together:]
+                continue
+            self.advance(Extended(steps[0, :, : self.beams.width + rows], state))
             decided = self.beams.decided() & ~gone
             found += [self.beams.finished(slot) for slot in np.flatnonzero(decided).tolist()]
             gone |= decided
+            steps = steps[1:]
         self.keep(~gone)
-        return Strode(len(steps), found)
+        return found
 
     def keep(self, kept: Booleans) -> None:
         """Drop the sentences that are not kept; the device learns of it at :meth:`settle`."""

@@ -13,9 +13,10 @@ from model.ensemble import Model, as_ensemble
 from model.padding import pad_sources
 from model.restriction import Restriction
 from model.search.batch import Batch, settle
-from model.search.beams import Beams, Booleans
+from model.search.beams import Beams
 from model.search.options import SearchOptions, check_sentence
 from model.search.sentence import Finished, Sentence
+from model.search.slots import Booleans
 from model.shortlist import Shortlist
 
 STRIDE = 8  # steps at a time where nobody looks in between: 4 ms of one sentence at 512 units

@@ -10,41 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.search.extensions import NEVER, PLACES
 from model.search.sentence import Finished, Hypothesis, Sentence
-
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
-
-_COLUMNS = 16  # of the first buffer of pieces
-
-
-class _Slots(NamedTuple):
-    """What is known of each sentence, a slot a sentence."""
-
-    cost: NDArray[np.float32]  # (B, K) log-probability, its sign turned; best first
-    piece: Integers  # (B, K), the last one
-    length: Integers  # (B), pieces so far
-    beam: Integers  # (B)
-    limit: Integers  # (B), pieces that it may have
-    prefix: Integers  # (B), pieces that are prescribed
-    positions: Integers  # (B), of the source
-    ended: Integers  # (B), hypotheses that have finished
-    last_penalty: NDArray[np.float64]  # (B), the length penalty of the longest that it may become
-    bar: NDArray[np.float64]  # (B), the n-th best finished score, once there are n
-    pieces: NDArray[np.int32]  # (B, L, K), at each position of each row
-    parents: NDArray[np.int32]  # (B, L, K), the row before that it extended
+from model.search.slots import COLUMNS, Booleans, Integers, Slots, resized
 
 
 class Beams:
     """Sentences and their hypotheses."""
 
-    _slots: _Slots
+    _slots: Slots
     # What is known of all slots without looking at each in every step:
     _uniform: bool  # every sentence's beam is as wide as the widest
     _prefixed: bool  # a sentence may have a prefix that lasts
@@ -53,7 +31,7 @@ class Beams:
     _room: int  # pieces that the sentence next to its limit may still have
     positions: int  # source positions of the longest source
 
-    def __init__(self, sentences: Sequence[Sentence], slots: _Slots) -> None:
+    def __init__(self, sentences: Sequence[Sentence], slots: Slots) -> None:
         self.sentences = list(sentences)
         self._use(slots)
 
@@ -65,7 +43,7 @@ class Beams:
         cost = np.full((count, width), np.inf, dtype=np.float32)
         cost[:, 0] = 0.0
         penalties = [item.options.length_penalty.penalty(item.limit + 1) for item in sentences]
-        slots = _Slots(
+        slots = Slots(
             cost=cost,
             piece=np.full((count, width), bos),
             length=np.zeros(count, dtype=np.int64),
@@ -76,8 +54,8 @@ class Beams:
             ended=np.zeros(count, dtype=np.int64),
             last_penalty=np.array(penalties, dtype=np.float64),
             bar=np.full(count, -np.inf),
-            pieces=np.zeros((count, _COLUMNS, width), dtype=np.int32),
-            parents=np.zeros((count, _COLUMNS, width), dtype=np.int32),
+            pieces=np.zeros((count, COLUMNS, width), dtype=np.int32),
+            parents=np.zeros((count, COLUMNS, width), dtype=np.int32),
         )
         return cls(sentences, slots)
 
@@ -87,8 +65,8 @@ class Beams:
         sentences = [sentence for item in beams for sentence in item.sentences]
         width = max(item.width for item in beams)
         columns = max(item._slots.pieces.shape[1] for item in beams)
-        each = [_resized(item._slots, width, columns) for item in beams]
-        joined = each[0] if len(each) == 1 else _Slots._make(map(np.concatenate, zip(*each, strict=True)))
+        each = [resized(item._slots, width, columns) for item in beams]
+        joined = each[0] if len(each) == 1 else Slots._make(map(np.concatenate, zip(*each, strict=True)))
         return cls(sentences, joined)
 
     def __len__(self) -> int:
@@ -109,9 +87,12 @@ class Beams:
         """(B, K) the last piece of each hypothesis."""
         return self._slots.piece
 
-    def free_steps(self) -> int:
-        """Steps in which all hypotheses may live on by what is ranked best, no sentence having a rule of its own."""
-        if self._prefixed or not self._uniform or not np.isfinite(self._slots.cost).all():
+    def free_steps(self, rows: int) -> int:
+        """Steps in which all hypotheses may live on by what is ranked best, no sentence having a rule of its own.
+
+        ``rows`` of each sentence have been hypotheses so far.
+        """
+        if self._prefixed or not self._uniform or not np.isfinite(self._slots.cost[:, :rows]).all():
             return 0
         return self._room
 
@@ -154,10 +135,45 @@ class Beams:
         self._longest, self._room = self._longest + 1, self._room - 1
         return row
 
-    def _lengthened(self) -> _Slots:
-        """With room for another piece of every hypothesis."""
-        columns = self._slots.pieces.shape[1]
-        return self._slots if self._longest < columns else _resized(self._slots, self.width, 2 * columns)
+    def uneventful(self, keys: Integers) -> int:
+        """In how many of the next steps, of their ``keys`` (S, B, 2K), every hypothesis lives on and no sentence ends.
+
+        All but the last of them are free ones.
+        """
+        slots, last = self._slots, keys[:, :, self.width - 1]
+        events = keys[:, :, self.width :].min(axis=2) <= last
+        events |= last >= NEVER
+        if self._finishing:
+            costs = (keys[:, :, 0] >> 32).astype(np.int32).view(np.float32)
+            events |= -costs.astype(np.float64) / slots.last_penalty <= slots.bar
+        eventful = events.any(axis=1)
+        return min(int(eventful.argmax()) if eventful.any() else len(keys), self._room)
+
+    def advance_all(self, keys: Integers, rows: int, columns: int, pieces: Integers | None) -> Integers:
+        """As :meth:`advance` for each of some uneventful steps, of ``keys`` (S, B, 2K); the rows are the last's.
+
+        ``rows`` a sentence there are in the first of them: K, or one.
+        """
+        steps, count, width = len(keys), len(self), self.width
+        slots, going = self._lengthened(steps), keys[:, :, :width]
+        row, column = np.divmod(going & (PLACES - 1), columns)
+        piece = column if pieces is None else pieces[column]
+        slot, places = np.arange(count)[:, None], slots.length[:, None] + np.arange(steps)
+        first = np.arange(0, count * width, width)[:, None]
+        slots.pieces[slot, places] = piece.transpose(1, 0, 2)
+        slots.parents[slot, places] = (row - first).transpose(1, 0, 2)
+        if rows < width:
+            slots.parents[slot[:, 0], places[:, 0]] = 0
+        cost = (going[-1] >> 32).astype(np.int32).view(np.float32)
+        self._slots = slots._replace(cost=cost, piece=piece[-1], length=slots.length + steps)
+        self._longest, self._room = self._longest + steps, self._room - steps
+        last: Integers = row[-1]
+        return last
+
+    def _lengthened(self, steps: int = 1) -> Slots:
+        """With room for so many more pieces of every hypothesis."""
+        columns, needed = self._slots.pieces.shape[1], self._longest + steps
+        return self._slots if needed <= columns else resized(self._slots, self.width, max(needed, 2 * columns))
 
     def _end(self, going: Integers, ending: Integers) -> None:
         """Finish the hypotheses whose end is among the best k extensions; ``ending`` (B, rows) are the ends' keys."""
@@ -233,12 +249,12 @@ class Beams:
     def select(self, order: Integers) -> None:
         """Keep the slots ``order`` (B'), in this order, as wide as the widest of their beams."""
         self.sentences = [self.sentences[slot] for slot in order.tolist()]
-        slots = _Slots._make(part[order] for part in self._slots)
+        slots = Slots._make(part[order] for part in self._slots)
         if self.sentences and int(slots.beam.max()) < self.width:
-            slots = _resized(slots, int(slots.beam.max()), slots.pieces.shape[1])
+            slots = resized(slots, int(slots.beam.max()), slots.pieces.shape[1])
         self._use(slots)
 
-    def _use(self, slots: _Slots) -> None:
+    def _use(self, slots: Slots) -> None:
         self._slots, self._uniform = slots, bool((slots.beam == slots.cost.shape[1]).all())
         self._prefixed, self._finishing = bool(slots.prefix.any()), bool(slots.ended.any())
         self._longest, self.positions = int(slots.length.max(initial=0)), int(slots.positions.max(initial=0))
@@ -249,23 +265,3 @@ def _filled_up(keys: Integers, width: int) -> Integers:
     """``keys`` (B, M), and none in the columns up to ``width``."""
     lacking = width - keys.shape[1]
     return np.pad(keys, ((0, 0), (0, lacking)), constant_values=NEVER) if lacking else keys
-
-
-def _resized(slots: _Slots, width: int, columns: int) -> _Slots:
-    """Pad or cut to ``width`` rows, what is cut being dead; pad the buffers to ``columns`` positions."""
-    extra, longer = width - slots.cost.shape[1], columns - slots.pieces.shape[1]
-    if extra < 0:
-        slots = slots._replace(
-            cost=slots.cost[:, :width],
-            piece=slots.piece[:, :width],
-            pieces=slots.pieces[:, :, :width],
-            parents=slots.parents[:, :, :width],
-        )
-    rows, buffer = ((0, 0), (0, max(0, extra))), ((0, 0), (0, longer), (0, max(0, extra)))
-    if extra > 0:
-        slots = slots._replace(
-            cost=np.pad(slots.cost, rows, constant_values=np.inf), piece=np.pad(slots.piece, rows, mode="edge")
-        )
-    if extra > 0 or longer:
-        slots = slots._replace(pieces=np.pad(slots.pieces, buffer), parents=np.pad(slots.parents, buffer))
-    return slots

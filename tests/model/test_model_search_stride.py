@@ -113,6 +113,17 @@ def test_a_sentence_alone_is_not_stepped_beyond_its_end(strides: list[int]) -> N
     assert sum(strides) <= longest + 3  # the k-th end may come a little later than the longest that is given
 
 
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_the_first_step_and_the_one_at_the_limit_are_part_of_strides(strides: list[int], beam_size: int) -> None:
+    trained = tiny_model(1, dtype=torch.float32, embedding=16, hidden=16)
+    trained.output_bias[trained.config.eos] = -1e9
+    search = BeamSearch(prepare(trained, "int8").model, LONG)
+    search.admit(random_sources(1, 1), [SearchOptions(beam_size=beam_size, max_length=9)])
+    (found,) = (finished for _ in range(9) if search.active for finished in search.step(5))
+    assert len(found.hypotheses[0].pieces) == 9
+    assert strides == [5, 5]  # nine pieces, and the end
+
+
 def test_decided_sentences_leave_together_after_the_stride(strides: list[int]) -> None:
     model, sources = packed(1), random_sources(1, 9, longest=12)
     search = BeamSearch(model, LONG)
