@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.native import operators
 from training.objective import Loss, real_positions
 
 # Positions a chunk, two rows each.
@@ -67,16 +68,14 @@ class _ChunkedRDrop(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
             rows = passes[:, part].flatten(0, 1)  # (2n, E)
-            log_probabilities = torch.addmm(offset, rows, table.t()).to(sums).log_softmax(dim=1)  # (2n, V)
-            divergence, gradient = _divergence(log_probabilities, alpha / 2)
-            entropy, nll = _cross_entropy(log_probabilities, targets[part].repeat(2), smoothing, gradient)
+            logits = torch.addmm(offset, rows, table.t())  # (2n, V)
+            gradient, columns, nll, entropy = _objective(logits, targets[part], smoothing, alpha / 2)
             likelihood += nll
-            smoothed += entropy + divergence
-            narrow = gradient.to(passes.dtype)
-            passes_gradient[:, part] = (narrow @ table).reshape(2, -1, passes.shape[2])
+            smoothed += entropy
+            passes_gradient[:, part] = (gradient @ table).reshape(2, -1, passes.shape[2])
             if ctx.needs_input_grad[1]:
-                weight_gradient += (narrow.t() @ rows).to(weight.dtype)
-            bias_gradient += gradient.sum(dim=0).to(bias.dtype)
+                weight_gradient += (gradient.t() @ rows).to(weight.dtype)
+            bias_gradient += columns
         ctx.save_for_backward(passes_gradient, weight_gradient, bias_gradient)
         ctx.mark_non_differentiable(likelihood)
         return smoothed / 2, likelihood.div_(2)
@@ -86,6 +85,24 @@ class _ChunkedRDrop(torch.autograd.Function):
         passes, weight, bias = ctx.saved_tensors
         gradient = gradient / 2
         return passes * gradient.to(passes.dtype), weight * gradient, bias * gradient, None, None, None
+
+
+def _objective(
+    logits: Tensor, targets: Tensor, smoothing: float, factor: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of ``logits`` (2n, V), which are used up, and ``targets`` (n): what is minimised, and how.
+
+    The gradient (2n, V) in the logits' type, its sums over the rows (V), the likelihood's sum and the objective's.
+    """
+    native = operators(logits.device)
+    if native is not None and logits.dtype in (torch.float32, torch.bfloat16):
+        losses, columns = native.cross_entropy_and_divergence(logits, targets, smoothing, factor)
+        nll, uniform, divergence = losses.sum(dim=0)
+        return logits, columns, nll, (1 - smoothing) * nll + smoothing * uniform + factor * divergence
+    log_probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
+    distance, gradient = _divergence(log_probabilities, factor)
+    entropy, nll = _cross_entropy(log_probabilities, targets.repeat(2), smoothing, gradient)
+    return gradient.to(logits.dtype), gradient.sum(dim=0), nll, entropy + distance
 
 
 def _divergence(log_probabilities: Tensor, factor: float) -> tuple[Tensor, Tensor]:

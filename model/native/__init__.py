@@ -122,6 +122,10 @@ class Operators(NamedTuple):
     """Logits (N, V), float32 or bfloat16, targets (N) int64 and the smoothing; the logits become the gradient of the
     smoothed loss. Returns each row's losses (N, 2), without smoothing and for all pieces alike, and the gradient's sums
     (V) over the rows."""
+    cross_entropy_and_divergence: Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+    """The same of two passes, logits (2N, V), targets (N), smoothing and a factor: their losses and the factor times
+    KL(p1 || p2) + KL(p2 || p1). Returns for each position the sums of both passes' losses, without smoothing and for
+    all pieces alike, and the divergence (N, 3), and the gradient's sums (V)."""
     lstm_sequence: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     """Products of a sequence (T, N, 4H), recurrent weights (4H, H) and ``h`` (N, H), all bfloat16, and ``c`` (N, H)
     float32 to ``h`` and ``c`` (T + 1, N, H) from there on, in those types; the products become the activations, which
@@ -197,6 +201,7 @@ def _load(capability: str) -> Operators | None:
         known.has_tiles.default,
         torch.classes.ferry.DecoderStep,
         known.cross_entropy_.default,
+        known.cross_entropy_and_divergence_.default,
         known.lstm_sequence_.default,
         known.lstm_sequence_backward.default,
         known.transposed.default,

@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include "decoder.h"
+#include "divergence.h"
 #include "extensions.h"
 #include "int8.h"
 #include "layers.h"
@@ -39,5 +40,8 @@ TORCH_LIBRARY(ferry, library) {
   library.def(
       "lstm_sequence_backward(Tensor outputs, Tensor last, Tensor weight, Tensor cells, Tensor gates) -> (Tensor, Tensor, Tensor)",
       ferry::lstm_sequence_backward);
+  library.def(
+      "cross_entropy_and_divergence_(Tensor(a!) logits, Tensor targets, float smoothing, float factor) -> (Tensor, Tensor)",
+      ferry::cross_entropy_and_divergence_);
   library.def("cross_entropy_(Tensor(a!) logits, Tensor targets, float smoothing) -> (Tensor, Tensor)", ferry::cross_entropy_);
 }

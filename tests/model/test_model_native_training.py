@@ -59,6 +59,47 @@ def test_what_is_not_finite_is_not_hidden(operators: Operators, dtype: torch.dty
     assert not columns.isfinite().all()
 
 
+@every_type
+@pytest.mark.parametrize("vocabulary", [1, 5, 16, 31, 32, 33, 700])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("factor", [0.0, 0.5, 2.5])
+def test_two_passes_are_drawn_together_as_in_the_paper(
+    operators: Operators, dtype: torch.dtype, vocabulary: int, smoothing: float, factor: float
+) -> None:
+    torch.manual_seed(2)
+    logits, targets = (torch.randn(2 * 9, vocabulary) * 3).to(dtype), torch.randint(vocabulary, (9,))
+    wide = logits.float().requires_grad_()
+    first, second = wide.log_softmax(dim=1).chunk(2)
+    divergence = ((first.exp() - second.exp()) * (first - second)).sum(dim=1)
+    each = functional.cross_entropy(wide, targets.repeat(2), reduction="none", label_smoothing=smoothing)
+    (gradient,) = torch.autograd.grad(each.sum() + factor * divergence.sum(), wide)
+    nll = functional.cross_entropy(wide, targets.repeat(2), reduction="none").detach().view(2, -1).sum(dim=0)
+
+    losses, columns = operators.cross_entropy_and_divergence(logits, targets, smoothing, factor)
+    torch.testing.assert_close(losses[:, 0], nll, atol=1e-5, rtol=1e-5)
+    smoothed = (1 - smoothing) * losses[:, 0] + smoothing * losses[:, 1]
+    torch.testing.assert_close(smoothed, each.view(2, -1).sum(dim=0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses[:, 2], divergence, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(columns, gradient.sum(dim=0), atol=1e-4, rtol=1e-5)
+    exact = dtype == torch.float32
+    torch.testing.assert_close(logits.float(), gradient, atol=1e-5, rtol=1e-5 if exact else 2**-8)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_two_passes_need_two_rows_for_each_target(operators: Operators, count: int) -> None:
+    with pytest.raises(RuntimeError, match="two rows of logits for each target"):
+        operators.cross_entropy_and_divergence(torch.zeros(count, 5), torch.tensor([1, 2]), 0.1, 1.0)
+
+
+@every_type
+def test_a_divergence_that_is_not_finite_is_not_hidden(operators: Operators, dtype: torch.dtype) -> None:
+    logits = torch.zeros(4, 40).to(dtype)
+    logits[3, 7] = math.nan
+    losses, columns = operators.cross_entropy_and_divergence(logits, torch.tensor([0, 1]), 0.1, 1.0)
+    assert losses[:, 2].isfinite().tolist() == [True, False]
+    assert not columns.isfinite().all()
+
+
 @pytest.mark.parametrize("target", [-1, 5])
 def test_a_target_beyond_the_pieces_is_an_error(operators: Operators, target: int) -> None:
     with pytest.raises(RuntimeError, match=f"a target is no piece: {target}"):
