@@ -50,7 +50,10 @@ class TokenizerConfig(Frozen):
 
 
 class ModelOptions(Frozen):
-    """The fields of :class:`model.config.ModelConfig`, without the vocabularies, which the tokenizers decide."""
+    """The fields of :class:`model.config.ModelConfig`, without the vocabularies, which the tokenizers decide.
+
+    The defaults are what pays (training/README.md); those of the other are what a checkpoint means that does not say.
+    """
 
     embedding: int = 256
     hidden: int = 256
@@ -60,11 +63,11 @@ class ModelOptions(Frozen):
     attention: Literal["additive", "general", "dot", "multihead"] = "multihead"
     heads: int = 4
     self_attention: bool = False
-    lexical_shortcut: bool = False
+    lexical_shortcut: bool = True
     input_feeding: bool = False
     tied: Literal["none", "target", "all"] = "all"
-    layer_norm: bool = True
-    residual: bool = True
+    layer_norm: bool = False
+    residual: bool = False
     dropout: float = 0.2
     embedding_dropout: float = 0.2
     recurrent_dropout: float = 0.0

@@ -44,10 +44,10 @@ def test_defaults_fill_what_is_not_said(recipe: Path) -> None:
 
 def test_model_options_are_the_model_config_without_vocabularies() -> None:
     left_out = {"source_vocabulary", "target_vocabulary", "pad", "unk", "bos", "eos"}
-    wanted = {name: field for name, field in ModelConfig.model_fields.items() if name not in left_out}
-    assert {name: field.default for name, field in ModelOptions.model_fields.items()} == {
-        name: field.default for name, field in wanted.items()
-    }
+    wanted = {name: field.default for name, field in ModelConfig.model_fields.items() if name not in left_out}
+    # What a checkpoint means that does not say, and what has paid since, are not the same.
+    wanted |= {"lexical_shortcut": True, "layer_norm": False, "residual": False}
+    assert {name: field.default for name, field in ModelOptions.model_fields.items()} == wanted
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
