@@ -2,15 +2,12 @@
 // of it all in place of the logits.
 #pragma once
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-
 #include <cmath>
 #include <limits>
 #include <tuple>
 #include <vector>
 
-#include "rows.h"
+#include "loss.h"
 
 namespace ferry {
 
@@ -115,32 +112,13 @@ void divergence_rows(T* logits, const int64_t* targets, int64_t rows, int64_t vo
   });
 }
 
-// Logits (2N, V), float32 or bfloat16, of N positions in a first pass and again in a second, become the gradient of both smoothed
-// cross-entropies with targets (N) int64, summed, and of `factor` times the divergence of their distributions p1 and p2, KL(p1 || p2) +
-// KL(p2 || p1). Returns for each position the sums over both passes of the loss without smoothing and of that of all pieces alike, and the
-// divergence (N, 3); and the sums of the gradient's columns (V), taken before it is rounded to bfloat16.
+// Logits (2N, V) of N positions in a first pass and again in a second become the gradient of both smoothed cross-entropies, summed, and of `factor`
+// times the divergence of their distributions p1 and p2, KL(p1 || p2) + KL(p2 || p1). The figures of a position are the sums over both passes of the
+// loss without smoothing and of that of all pieces alike, and the divergence.
 inline std::tuple<at::Tensor, at::Tensor> cross_entropy_and_divergence_(at::Tensor logits, const at::Tensor& targets, double smoothing, double factor) {
-  TORCH_CHECK(logits.dim() == 2 && logits.is_contiguous() && logits.size(1) > 0, "logits must be (2N, V) and contiguous");
-  TORCH_CHECK(targets.dim() == 1 && targets.scalar_type() == at::kLong && targets.is_contiguous(), "targets must be (N,) int64");
-  const int64_t rows = targets.size(0), vocabulary = logits.size(1);
-  TORCH_CHECK(logits.size(0) == 2 * rows, "there must be two rows of logits for each target");
-  const int64_t* truth = targets.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < rows; ++row) TORCH_CHECK(truth[row] >= 0 && truth[row] < vocabulary, "a target is no piece: ", truth[row]);
-  const auto options = logits.options().dtype(at::kFloat);
-  const int64_t threads = at::get_num_threads();
-  at::Tensor losses = at::empty({rows, 3}, options), columns = at::zeros({threads, vocabulary}, options);
-  const auto run = [&](auto* numbers) {
-    divergence_rows(
-        numbers, truth, rows, vocabulary, static_cast<float>(smoothing), static_cast<float>(factor), losses.mutable_data_ptr<float>(),
-        columns.mutable_data_ptr<float>(), threads);
-  };
-  if (logits.scalar_type() == at::kFloat) {
-    run(logits.mutable_data_ptr<float>());
-  } else {
-    TORCH_CHECK(logits.scalar_type() == at::kBFloat16, "logits must be float32 or bfloat16");
-    run(logits.mutable_data_ptr<c10::BFloat16>());
-  }
-  return {losses, columns.sum(0)};
+  return in_place_of_logits(std::move(logits), targets, 2, 3, [&](auto* numbers, const int64_t* truth, int64_t rows, int64_t vocabulary, float* losses, float* columns, int64_t threads) {
+    divergence_rows(numbers, truth, rows, vocabulary, static_cast<float>(smoothing), static_cast<float>(factor), losses, columns, threads);
+  });
 }
 
 }  // namespace ferry

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "rows.h"
@@ -55,20 +56,22 @@ void cross_entropy_rows(T* logits, const int64_t* targets, int64_t rows, int64_t
   });
 }
 
-// Logits (N, V), float32 or bfloat16, become the gradient of their smoothed cross-entropy with targets (N) int64: softmax minus `1 - smoothing` on
-// the target and `smoothing / V` on every piece. Returns for each row the loss without smoothing and that of all pieces alike (N, 2), and the
-// sums of the gradient's columns (V), taken before it is rounded to bfloat16.
-inline std::tuple<at::Tensor, at::Tensor> cross_entropy_(at::Tensor logits, const at::Tensor& targets, double smoothing) {
-  TORCH_CHECK(logits.dim() == 2 && logits.is_contiguous() && logits.size(1) > 0, "logits must be (N, V) and contiguous");
-  const int64_t rows = logits.size(0), vocabulary = logits.size(1);
-  TORCH_CHECK(targets.dim() == 1 && targets.size(0) == rows && targets.scalar_type() == at::kLong && targets.is_contiguous(), "targets must be (N,) int64");
+// What all objectives in place of their logits have in common. Logits (P N, V) are float32 or bfloat16, targets (N) int64; `write(logits, targets, N, V,
+// losses, columns, threads)` makes them the gradient, writes F figures for each position and a thread's sums of the gradient's columns. Returns those
+// figures (N, F), and the sums of all threads (V), taken before the gradient is rounded to bfloat16.
+template <typename Write>
+std::tuple<at::Tensor, at::Tensor> in_place_of_logits(at::Tensor logits, const at::Tensor& targets, int64_t passes, int64_t figures, const Write& write) {
+  TORCH_CHECK(logits.dim() == 2 && logits.is_contiguous() && logits.size(1) > 0, "logits must be of pieces, two-dimensional and contiguous");
+  TORCH_CHECK(targets.dim() == 1 && targets.scalar_type() == at::kLong && targets.is_contiguous(), "targets must be (N,) int64");
+  const int64_t positions = targets.size(0), vocabulary = logits.size(1);
+  TORCH_CHECK(logits.size(0) == passes * positions, "there must be ", passes == 1 ? "a row" : "two rows", " of logits for each target");
   const int64_t* truth = targets.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < rows; ++row) TORCH_CHECK(truth[row] >= 0 && truth[row] < vocabulary, "a target is no piece: ", truth[row]);
+  for (int64_t place = 0; place < positions; ++place) TORCH_CHECK(truth[place] >= 0 && truth[place] < vocabulary, "a target is no piece: ", truth[place]);
   const auto options = logits.options().dtype(at::kFloat);
   const int64_t threads = at::get_num_threads();
-  at::Tensor losses = at::empty({rows, 2}, options), columns = at::zeros({threads, vocabulary}, options);
+  at::Tensor losses = at::empty({positions, figures}, options), columns = at::zeros({threads, vocabulary}, options);
   const auto run = [&](auto* numbers) {
-    cross_entropy_rows(numbers, truth, rows, vocabulary, static_cast<float>(smoothing), losses.mutable_data_ptr<float>(), columns.mutable_data_ptr<float>(), threads);
+    write(numbers, truth, positions, vocabulary, losses.mutable_data_ptr<float>(), columns.mutable_data_ptr<float>(), threads);
   };
   if (logits.scalar_type() == at::kFloat) {
     run(logits.mutable_data_ptr<float>());
@@ -77,6 +80,14 @@ inline std::tuple<at::Tensor, at::Tensor> cross_entropy_(at::Tensor logits, cons
     run(logits.mutable_data_ptr<c10::BFloat16>());
   }
   return {losses, columns.sum(0)};
+}
+
+// Logits (N, V) become the gradient of their smoothed cross-entropy: softmax minus `1 - smoothing` on the target and `smoothing / V` on every piece.
+// The figures of a row are the loss without smoothing and that of all pieces alike.
+inline std::tuple<at::Tensor, at::Tensor> cross_entropy_(at::Tensor logits, const at::Tensor& targets, double smoothing) {
+  return in_place_of_logits(std::move(logits), targets, 1, 2, [&](auto* numbers, const int64_t* truth, int64_t rows, int64_t vocabulary, float* losses, float* columns, int64_t threads) {
+    cross_entropy_rows(numbers, truth, rows, vocabulary, static_cast<float>(smoothing), losses, columns, threads);
+  });
 }
 
 }  // namespace ferry
