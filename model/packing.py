@@ -6,6 +6,7 @@ The swap leaves the functions of :class:`model.seq2seq.Seq2Seq` as they are; wha
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, TypeAlias, TypeVar
 
@@ -17,9 +18,9 @@ from model.cells.fused import LSTMLayer
 from model.cells.layer import RecurrentLayer
 from model.cells.packed import JoinedLayer, OneDnnLSTMLayer, SequenceLSTMLayer
 from model.decoder import Memory, State
-from model.encoder import Bridge
+from model.encoder import BidirectionalLayer, Bridge
 from model.int8 import pack_weights
-from model.native import operators
+from model.native import NativeInt8Product, Operators, operators
 from model.products import Bfloat16Product, Float32Product, Int8Pack, Int8Product, Pack, can_pack, fastest_kernel
 from model.seq2seq import Output, Ranking, Seq2Seq
 from model.whole_step import whole_product, whole_step
@@ -34,8 +35,8 @@ Swapped = TypeVar("Swapped", bound=nn.Module)
 class PackedSeq2Seq(Seq2Seq):
     """A model whose weights are packed for inference.
 
-    In int8 the encoder's LSTMs and the bridge are int8 as well. In bfloat16 both are float32: they run once a sentence,
-    and all that follows hangs on them.
+    In int8 the encoder's LSTMs and the bridge are int8 as well, and the lexical shortcut is a table in float16. In
+    bfloat16 encoder and bridge are float32: they run once a sentence, and all that follows hangs on them.
     """
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
@@ -45,6 +46,7 @@ class PackedSeq2Seq(Seq2Seq):
             model = _shared(model)
             self.config = model.config
             self.pack = _pack(model, precision)
+            self.shortcut = self._shortcut_table(model) if precision == "int8" else None
             self.encoder = _swap(model.encoder, Float32Product, stepped=False, layers=self.pack)
             self.bridge = ExactBridge(_swap(model.bridge, self.pack if precision == "int8" else Float32Product, False))
             self.decoder = _swap(model.decoder, self.pack, stepped=True)
@@ -65,6 +67,19 @@ class PackedSeq2Seq(Seq2Seq):
         """As :meth:`Seq2Seq.encode`, with keys in float64 where only so attention depends on no padding."""
         memory = super().encode(source, source_lengths)
         return memory._replace(keys=memory.keys.double()) if self.wide_keys else memory
+
+    def encoder_outputs(self, source: Tensor, source_lengths: Tensor) -> Tensor:
+        """As :meth:`Seq2Seq.encoder_outputs`."""
+        outputs = super().encoder_outputs(source, source_lengths)
+        return outputs if self.shortcut is None else outputs + self.shortcut(source)
+
+    def _shortcut_table(self, model: Seq2Seq) -> Table | None:
+        """Takes the lexical shortcut from the encoder of ``model``: what it gives depends on the piece alone."""
+        shortcut, model.encoder.shortcut = model.encoder.shortcut, None
+        if shortcut is None:
+            return None
+        table = model.target_embedding if model.config.tied == "all" else model.source_embedding
+        return Table(shortcut(self._scale(table.weight)).half().float())
 
     def start(self, memory: Memory) -> State:
         """As :meth:`Seq2Seq.start`; what is in the state is the business of :meth:`step` alone."""
@@ -128,6 +143,21 @@ class ExactBridge(Bridge):
         return super().mean(outputs.double(), mask).float()
 
 
+class NativeBidirectionalLayer(BidirectionalLayer):
+    """Both directions in one call of the operators of :mod:`model.native`, each in a thread of its own."""
+
+    def __init__(
+        self, ahead: SequenceLSTMLayer, back: SequenceLSTMLayer, native: Operators, wholes: Sequence[NativeInt8Product]
+    ) -> None:
+        """Takes both layers over; ``wholes`` are their products as operators, of inputs and of ``h``."""
+        super().__init__(ahead, back)
+        self.native, self.wholes = native, wholes
+
+    def forward(self, sequence: Tensor, reverse: Tensor) -> Tensor:
+        """As :meth:`BidirectionalLayer.forward`."""
+        return self.native.unroll_both(sequence.contiguous(), reverse, *self.wholes)
+
+
 class Table(nn.Embedding):
     """Embeddings for lookup, in half the bytes where that is exact, as it is for what a checkpoint keeps in float16."""
 
@@ -177,4 +207,16 @@ def _packed(child: nn.Module, pack: Pack, stepped: bool, layers: Pack) -> nn.Mod
         return pack(child.weight, child.bias)
     if isinstance(child, MultiHeadAttention) and (native := operators(child.query.weight.device)):
         return NativeMultiHeadAttention(_swap(child, pack, stepped, layers), native)
+    if isinstance(child, BidirectionalLayer):
+        return _both_at_once(_swap(child, pack, stepped, layers))
     return _swap(child, pack, stepped, layers)
+
+
+def _both_at_once(layer: BidirectionalLayer) -> BidirectionalLayer:
+    """``layer`` as one operator, where there is one for what its directions have become."""
+    ahead, back = layer.forward_layer, layer.backward_layer
+    if not (isinstance(ahead, SequenceLSTMLayer) and isinstance(back, SequenceLSTMLayer)):
+        return layer
+    if ahead.native is None or ahead.wholes is None or back.wholes is None:
+        return layer
+    return NativeBidirectionalLayer(ahead, back, ahead.native, (*ahead.wholes, *back.wholes))

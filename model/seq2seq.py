@@ -99,10 +99,15 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: Tensor, source_lengths: Tensor) -> Memory:
         """Memory of ``source`` (B, S) int64: encoder outputs and their attention keys, computed once."""
-        table = self.target_embedding if self.config.tied == "all" else self.source_embedding
-        outputs = self.encoder(self._embed(table, source), source_lengths).transpose(0, 1)  # (B, S, H)
+        outputs = self.encoder_outputs(source, source_lengths)
         mask = torch.arange(source.shape[1], device=source.device) < source_lengths.unsqueeze(1)  # (B, S)
         return Memory(self.decoder.attention.project(outputs), outputs, mask)
+
+    def encoder_outputs(self, source: Tensor, source_lengths: Tensor) -> Tensor:
+        """What the encoder makes (B, S, H) of ``source`` (B, S) int64: the annotations of Bahdanau et al. 2015."""
+        table = self.target_embedding if self.config.tied == "all" else self.source_embedding
+        outputs: Tensor = self.encoder(self._embed(table, source), source_lengths)
+        return outputs.transpose(0, 1)
 
     def start(self, memory: Memory) -> State:
         """Decoder state before the first piece, one row a sentence; ``select`` repeats it for a beam."""

@@ -10,7 +10,7 @@ from model.config import LengthLimit, ModelConfig
 from model.seq2seq import Seq2Seq
 from model.shortlist import Shortlist
 
-REFERENCE = ModelConfig(
+REFERENCE = ModelConfig(  # what recipes have by default, at another size
     source_vocabulary=8000,
     target_vocabulary=8000,
     embedding=512,
@@ -18,6 +18,9 @@ REFERENCE = ModelConfig(
     encoder_layers=2,
     decoder_layers=2,
     tied="all",
+    lexical_shortcut=True,
+    layer_norm=False,
+    residual=False,
 )
 STRETCH = 1.2  # target pieces for each source piece, where lengths are forced
 FORCED = LengthLimit(ratio_mean=STRETCH, ratio_deviation=0.0, margin=0)
@@ -67,9 +70,22 @@ def shortlist(config: ModelConfig, seed: int = 1) -> Shortlist:
 
 def describe(config: ModelConfig) -> str:
     """The shape on one line."""
-    return (
-        f"{config.encoder_layers} + {config.decoder_layers} layers of {config.hidden}, embeddings {config.embedding}, "
-        f"vocabulary {config.target_vocabulary}, {config.cell}, {config.attention} attention"
+    choices = {
+        "self-attention": config.self_attention,
+        "lexical shortcut": config.lexical_shortcut,
+        "input feeding": config.input_feeding,
+        "layer norm": config.layer_norm,
+        "residuals": config.residual,
+    }
+    return ", ".join(
+        [
+            f"{config.encoder_layers} + {config.decoder_layers} layers of {config.hidden}",
+            f"embeddings {config.embedding}",
+            f"vocabulary {config.target_vocabulary}",
+            config.cell,
+            f"{config.attention} attention",
+            *(name for name, chosen in choices.items() if chosen),
+        ]
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState, RecurrentLayer
-from model.native import operators
+from model.native import NativeInt8Product, operators
 from model.products import Int8Product, Pack
 
 LSTM_MODE = 2  # torch's number for it, as in cuDNN's rnnMode
@@ -61,11 +61,14 @@ class SequenceLSTMLayer(RecurrentLayer):
         self.recurrent_product = pack(layer.weight_hh, None, gates=True)
         self.native, self.layer = operators(layer.bias.device), layer
         _strip(layer)
-        products = (self.inputs_product, self.recurrent_product)
-        wholes = [
-            product.whole for product in products if isinstance(product, Int8Product) and product.whole is not None
-        ]
-        self.wholes = tuple(wholes) if len(wholes) == len(products) else None
+
+    @property
+    def wholes(self) -> tuple[NativeInt8Product, NativeInt8Product] | None:
+        """Both products as operators that take the whole sequence, if there are such."""
+        inputs, recurrent = self.inputs_product, self.recurrent_product
+        if not (isinstance(inputs, Int8Product) and isinstance(recurrent, Int8Product)):
+            return None
+        return (inputs.whole, recurrent.whole) if inputs.whole is not None and recurrent.whole is not None else None
 
     @staticmethod
     def begin(*parts: Tensor) -> CellState:
@@ -79,10 +82,6 @@ class SequenceLSTMLayer(RecurrentLayer):
 
     def forward(self, sequence: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Unroll over ``sequence`` (T, N, I) from ``state``; returns outputs (T, N, H) and the last state."""
-        if self.wholes is not None:
-            inputs, recurrent = self.wholes
-            outputs, hidden, cell = inputs.unroll(sequence, recurrent, state.hidden, state.cell)
-            return outputs, CellState(hidden, cell)
         steps = []
         for products in self.inputs_product(sequence):
             gates = products + self.recurrent_product(state.hidden)

@@ -32,13 +32,6 @@ class NativeInt8Product(Protocol):
         """Inputs (N, I) and a state of (N, H) each, multiplied side by side, to the next ``h`` and ``c``."""
         ...
 
-    def unroll(
-        self, sequence: Tensor, recurrent: NativeInt8Product, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sequence (T, N, I) to the outputs (T, N, H) of an LSTM from a state on, ``recurrent`` multiplying ``h``; and
-        its last state."""
-        ...
-
     def multiply_integers(self, rows: Tensor) -> Tensor:
         """Rows (N, I) of whole numbers from -127 to 127 to (N, O), without a scale of their own."""
         ...
@@ -111,6 +104,11 @@ class Operators(NamedTuple):
     """FBGEMM's packed weights, bias (O) and what is added to each row's scale."""
     int8_by_tiles: Callable[[Tensor, Tensor, Tensor, float, bool], NativeInt8Product]
     """Integer weights (O, I), scales and bias (O), what is added to each row's scale, and whether they are gates."""
+    unroll_both: Callable[
+        [Tensor, Tensor, NativeInt8Product, NativeInt8Product, NativeInt8Product, NativeInt8Product], Tensor
+    ]
+    """Sequence (T, N, I), the index (T, N) int64 that reverses it, and the products of an LSTM with its inputs and with
+    ``h``, forwards, then backwards, to the outputs of both directions side by side (T, N, 2H), from zeros on."""
     has_tiles: Callable[[], bool]
     """Whether the processor has AMX; without it ``int8_by_tiles`` gives the same integers by far too slow loops."""
     decoder_step: Callable[
@@ -198,6 +196,7 @@ def _load(capability: str) -> Operators | None:
         known.best_extensions.default,
         known.int8_by_fbgemm.default,
         known.int8_by_tiles.default,
+        known.unroll_both.default,
         known.has_tiles.default,
         torch.classes.ferry.DecoderStep,
         known.cross_entropy_.default,

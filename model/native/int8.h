@@ -201,6 +201,8 @@ class TileKernel : public Int8Kernel {
 
 class Int8Product : public torch::CustomClassHolder {
  public:
+  using Pointer = c10::intrusive_ptr<Int8Product>;
+
   explicit Int8Product(std::unique_ptr<const Int8Kernel> kernel) : kernel_(std::move(kernel)) {}
 
   const Int8Kernel& kernel() const { return *kernel_; }
@@ -220,7 +222,7 @@ class Int8Product : public torch::CustomClassHolder {
   }
 
   // Outputs (T, N, H) and the last state of an LSTM over (T, N, I) from h and c (N, H) on; `recurrent` multiplies h.
-  Unrolled unroll(const at::Tensor& sequence, const c10::intrusive_ptr<Int8Product>& recurrent, const at::Tensor& hidden, const at::Tensor& cell) const {
+  Unrolled unroll(const at::Tensor& sequence, const Pointer& recurrent, const at::Tensor& hidden, const at::Tensor& cell) const {
     return recurrent->kernel_->unroll(multiply(sequence), hidden, cell);
   }
 
@@ -238,6 +240,43 @@ inline c10::intrusive_ptr<Int8Product> int8_by_fbgemm(const FbgemmKernel::Packed
 // Weights (O, I) int8, a scale and a bias (O) for each channel; `gates` if they are those of an LSTM.
 inline c10::intrusive_ptr<Int8Product> int8_by_tiles(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates) {
   return c10::make_intrusive<Int8Product>(std::make_unique<TileKernel>(weight, scale, bias, smallest, gates));
+}
+
+// Outputs (T, N, 2H) of an LSTM over the sequence (T, N, I) and of one over the same reversed by the index (T, N) int64, whose outputs are reversed
+// again: side by side, both from zeros on. Each direction is a thread's, which meets the other once and not after every position.
+inline at::Tensor unroll_both(
+    const at::Tensor& sequence,
+    const at::Tensor& reverse,
+    const Int8Product::Pointer& ahead_inputs,
+    const Int8Product::Pointer& ahead,
+    const Int8Product::Pointer& back_inputs,
+    const Int8Product::Pointer& back) {
+  check(sequence, "sequence", 3);
+  const int64_t time = sequence.size(0), rows = sequence.size(1), inputs = sequence.size(2), units = ahead->kernel().outputs() / 4;
+  TORCH_CHECK(reverse.scalar_type() == at::kLong && reverse.is_contiguous() && reverse.sizes() == at::IntArrayRef({time, rows}), "reverse must be (T, N) int64");
+  TORCH_CHECK(back->kernel().outputs() == 4 * units, "both directions must have the same width");
+  const int64_t* index = reverse.const_data_ptr<int64_t>();
+  for (int64_t place = 0; place < time * rows; ++place) TORCH_CHECK_INDEX(0 <= index[place] && index[place] < time, "reverse is out of bounds");
+  at::Tensor both = at::empty({time, rows, 2 * units}, sequence.options());
+  float* outputs = both.mutable_data_ptr<float>();
+  at::parallel_for(0, 2, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t direction = begin; direction < end; ++direction) {
+      const auto source = [&](int64_t place) { return direction ? index[place] * rows + place % rows : place; };
+      at::Tensor seen = sequence;
+      if (direction) {
+        seen = at::empty({time, rows, inputs}, at::TensorOptions().dtype(at::kFloat));
+        for (int64_t place = 0; place < time * rows; ++place) {
+          std::copy_n(sequence.const_data_ptr<float>() + source(place) * inputs, inputs, seen.mutable_data_ptr<float>() + place * inputs);
+        }
+      }
+      const at::Tensor zeros = at::zeros({rows, units}, at::TensorOptions().dtype(at::kFloat));
+      const at::Tensor found = std::get<0>((direction ? back_inputs : ahead_inputs)->unroll(seen, direction ? back : ahead, zeros, zeros));
+      for (int64_t place = 0; place < time * rows; ++place) {
+        std::copy_n(found.const_data_ptr<float>() + source(place) * units, units, outputs + (2 * place + direction) * units);
+      }
+    }
+  });
+  return both;
 }
 
 }  // namespace ferry

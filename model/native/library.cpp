@@ -15,10 +15,10 @@ TORCH_LIBRARY(ferry, library) {
   library.class_<ferry::Int8Product>("Int8Product")
       .def("multiply", &ferry::Int8Product::multiply)
       .def("lstm", &ferry::Int8Product::lstm)
-      .def("unroll", &ferry::Int8Product::unroll)
       .def("multiply_integers", &ferry::Int8Product::multiply_integers);
   library.def("int8_by_fbgemm", ferry::int8_by_fbgemm);
   library.def("int8_by_tiles", ferry::int8_by_tiles);
+  library.def("unroll_both", ferry::unroll_both);
   library.def("has_tiles() -> bool", ferry::has_tiles);
   library.class_<ferry::DecoderStep>("DecoderStep")
       .def(torch::init<at::Tensor, double, ferry::DecoderStep::Product, ferry::DecoderStep::Product,

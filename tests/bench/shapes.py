@@ -31,16 +31,16 @@ def build(arguments: argparse.Namespace) -> Seq2Seq:
     """The model that the flags describe, with random weights."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
-    config = ModelConfig(
-        source_vocabulary=arguments.vocabulary,
-        target_vocabulary=arguments.vocabulary,
-        embedding=arguments.embedding,
-        hidden=arguments.hidden,
-        encoder_layers=arguments.layers,
-        decoder_layers=arguments.layers,
-        attention=arguments.attention,
-    )
-    return Seq2Seq(config)
+    sizes = {
+        "source_vocabulary": arguments.vocabulary,
+        "target_vocabulary": arguments.vocabulary,
+        "embedding": arguments.embedding,
+        "hidden": arguments.hidden,
+        "encoder_layers": arguments.layers,
+        "decoder_layers": arguments.layers,
+        "attention": arguments.attention,
+    }
+    return Seq2Seq(ModelConfig.model_validate(REFERENCE.model_dump() | sizes))
 
 
 def describe(model: Seq2Seq) -> str:

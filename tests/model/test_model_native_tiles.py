@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model import native
+from model.encoder import reversal
 from model.int8 import pack_weights
 from model.native import NativeInt8Product, Operators
 from model.products import SMALLEST
@@ -108,17 +109,38 @@ def test_a_step_of_an_lstm_is_its_product_and_its_gates(
     assert all(torch.equal(*pair) for pair in zip(product.lstm(inputs, state, cell), expected, strict=True))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("count", [1, 20])
-def test_a_sequence_is_stepped_through(operators: Operators, count: int) -> None:
+def test_both_directions_step_through_a_sequence(operators: Operators, count: int, threads: int) -> None:
     hidden, sequence = 24, torch.randn(7, count, 12)
-    inputs = tiled(operators, torch.randn(4 * hidden, 12), torch.randn(4 * hidden), False)
-    recurrent = tiled(operators, torch.randn(4 * hidden, hidden), torch.zeros(4 * hidden), True)
-    state, cell = torch.randn(count, hidden), torch.randn(count, hidden)
-    outputs, *last = inputs.unroll(sequence, recurrent, state, cell)
-    for output, step in zip(outputs, sequence, strict=True):
+    reverse = reversal(torch.randint(1, 8, (count,)), 7)
+    directions = [
+        (
+            tiled(operators, torch.randn(4 * hidden, 12), torch.randn(4 * hidden), False),
+            tiled(operators, torch.randn(4 * hidden, hidden), torch.zeros(4 * hidden), True),
+        )
+        for _ in range(2)
+    ]
+    torch.set_num_threads(threads)
+    try:
+        found = operators.unroll_both(sequence, reverse, *directions[0], *directions[1])
+    finally:
+        torch.set_num_threads(1)
+    ahead = stepped(operators, sequence, *directions[0])
+    index = reverse.unsqueeze(-1)
+    back = stepped(operators, sequence.gather(0, index.expand_as(sequence)), *directions[1])
+    expected = torch.cat([ahead, back.gather(0, index.expand_as(back))], dim=-1)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def stepped(operators: Operators, sequence: Tensor, inputs: NativeInt8Product, recurrent: NativeInt8Product) -> Tensor:
+    """Outputs (T, N, H) of an LSTM, position by position."""
+    state = cell = torch.zeros(sequence.shape[1], 24)
+    outputs = []
+    for step in sequence:
         state, cell = operators.lstm_gates(inputs.multiply(step) + recurrent.multiply(state), cell)
-        torch.testing.assert_close(output, state, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(last, [state, cell], rtol=1e-6, atol=1e-6)
+        outputs.append(state)
+    return torch.stack(outputs)
 
 
 def test_what_does_not_fit_is_refused(operators: Operators) -> None:
@@ -129,5 +151,11 @@ def test_what_does_not_fit_is_refused(operators: Operators) -> None:
         operators.int8_by_tiles(torch.ones(20, 70), torch.ones(20), torch.zeros(20), 0.0, False)
     with pytest.raises(RuntimeError, match="do not fit the weights"):
         operators.int8_by_tiles(torch.ones(20, 70, dtype=torch.int8), torch.ones(19), torch.zeros(20), 0.0, False)
+    gates = tiled(operators, torch.randn(8, 2), torch.zeros(8), True)
+    four = (gates, gates, gates, gates)
+    with pytest.raises(IndexError, match="reverse is out of bounds"):
+        operators.unroll_both(torch.ones(3, 1, 2), torch.full((3, 1), 3), *four)
+    with pytest.raises(RuntimeError, match=r"reverse must be \(T, N\) int64"):
+        operators.unroll_both(torch.ones(3, 1, 2), torch.zeros(2, 1).long(), *four)
     with pytest.raises(RuntimeError, match="four gates"):
         operators.int8_by_tiles(torch.ones(21, 70, dtype=torch.int8), torch.ones(21), torch.zeros(21), 0.0, True)
