@@ -241,7 +241,7 @@ class TiledWeights {
     for (int64_t block = 0; block < blocks_; ++block) {
       for (int64_t number = 0; number < block_tiles; ++number) {
         const Columns columns = place(block, number);
-        for (int64_t column = 0; column < columns.count; ++column) pack(weight, block, number, column, columns.first + column);
+        for (int64_t depth = 0; depth < deep_; ++depth) pack(weight, block, number, depth, columns);
         std::copy_n(scale.const_data_ptr<float>() + columns.first, columns.count, scale_ + block * block_columns + number * tile_side);
         std::copy_n(bias.const_data_ptr<float>() + columns.first, columns.count, bias_ + block * block_columns + number * tile_side);
       }
@@ -309,12 +309,19 @@ class TiledWeights {
   const bool gates;
 
  private:
-  void pack(const at::Tensor& weight, int64_t block, int64_t number, int64_t column, int64_t output) {
-    const int8_t* from = weight.const_data_ptr<int8_t>() + output * inputs;
+  // One tile, in which four integers of a column stand together; a shortlist's weights are packed for each batch.
+  void pack(const at::Tensor& weight, int64_t block, int64_t number, int64_t depth, const Columns& columns) {
     int8_t* half = integers_.mutable_data_ptr<int8_t>() + (2 * block + number / 2) * 2 * deep_ * tile_bytes;
-    for (int64_t place = 0; place < inputs; ++place) {
-      int8_t* tile = half + (place / tile_depth * 2 + number % 2) * tile_bytes;
-      tile[place % tile_depth / 4 * tile_depth + 4 * column + place % 4] = from[place];
+    int8_t* tile = half + (2 * depth + number % 2) * tile_bytes;
+    const int64_t width = std::min(tile_depth, inputs - depth * tile_depth);
+    const int8_t* from = weight.const_data_ptr<int8_t>() + columns.first * inputs + depth * tile_depth;
+    for (int64_t place = 0; place < width; place += 4) {
+      int8_t* to = tile + place * tile_side;
+      if (width - place >= 4) {
+        for (int64_t column = 0; column < columns.count; ++column) std::memcpy(to + 4 * column, from + column * inputs + place, 4);
+      } else {
+        for (int64_t column = 0; column < columns.count; ++column) std::copy_n(from + column * inputs + place, width - place, to + 4 * column);
+      }
     }
   }
 
