@@ -13,11 +13,11 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor, nn
 
-from model import native
+from model import native, packing
 from model.attention import MultiHeadAttention
 from model.cells.fused import LSTMLayer
 from model.cells.layer import CellState
-from model.int8 import FbgemmKernel
+from model.int8 import FbgemmKernel, Kernel, TileKernel, exact, pack_weights
 from model.native import Operators, build
 from model.packing import PackedSeq2Seq
 from model.precision import Precision, prepare
@@ -191,6 +191,30 @@ def test_what_stands_over_the_encoder_is_served(
     source, lengths = torch.tensor([[5, 6, 7, 3], [9, 3, 0, 0]]), torch.tensor([4, 2])
     memory, expected = prepare(trained, precision).model.encode(source, lengths), trained.encode(source, lengths)
     torch.testing.assert_close(memory.values[expected.mask], expected.values[expected.mask], atol=tolerance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [FbgemmKernel, TileKernel])
+def test_the_directions_of_an_encoder_layer_have_a_thread_each(
+    operators: Operators, monkeypatch: pytest.MonkeyPatch, kernel: Kernel
+) -> None:
+    weight = torch.randn(8, 8)
+    if not exact(kernel, *pack_weights(weight), [torch.ones(1, 8)]):
+        pytest.skip("this machine does not have that kernel")
+    monkeypatch.setattr(packing, "fastest_kernel", lambda *_: kernel)
+    trained = tiny_model(3, dtype=torch.float32, lexical_shortcut=True)
+    source, lengths = torch.tensor([[5, 6, 7, 3], [9, 3, 0, 0]]), torch.tensor([4, 2])
+    packed = prepare(trained, "int8").model
+    assert all(isinstance(layer, packing.NativeBidirectionalLayer) for layer in packed.encoder.layers)
+    with torch.inference_mode():
+        alone = packed.encode(source, lengths).values
+        torch.set_num_threads(2)
+        try:
+            shared = packed.encode(source, lengths).values
+        finally:
+            torch.set_num_threads(1)
+    assert torch.equal(alone, shared)
+    expected = trained.encode(source, lengths)
+    torch.testing.assert_close(shared[expected.mask], expected.values[expected.mask], atol=0.1, rtol=1e-5)
 
 
 def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
