@@ -65,6 +65,8 @@ class Seq2Seq(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if config.tied == "none":  # as a shared table begins: begun smaller, the model is slow to look at its source
+            nn.init.normal_(self.output.weight, std=config.embedding**-0.5)
 
     def forward(self, source: Tensor, source_lengths: Tensor, target_input: Tensor) -> Tensor:
         """Teacher-forced features (B, T, E) of ``target_input`` (B, T) given ``source`` (B, S), all int64.

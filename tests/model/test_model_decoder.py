@@ -206,3 +206,12 @@ def test_word_dropout_leaves_the_expected_embedding_as_it_is() -> None:
     mask = word_mask(torch.arange(100).unsqueeze(1).expand(100, 200), 0.3)
     torch.testing.assert_close(mask.mean(), torch.tensor(1.0), atol=0.02, rtol=0)
     assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+
+
+@pytest.mark.parametrize("tied", ["none", "target", "all"])
+def test_the_output_table_begins_alike_whether_it_is_shared_or_not(tied: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        sizes = {"source_vocabulary": 2000, "target_vocabulary": 2000, "embedding": 64, "hidden": 16}
+        model = Seq2Seq(ModelConfig.model_validate(sizes | {"tied": tied}))
+    assert float(model.output_weight().detach().std()) == pytest.approx(64**-0.5, rel=0.02)
