@@ -17,7 +17,7 @@ from model.search import annotate
 
 log = structlog.get_logger(__name__)
 
-STEPS_BETWEEN = 4  # admissions: each costs a pass of the encoder and moves all rows, however few join
+STEPS_BETWEEN = 6  # admissions: each costs a pass of the encoder and moves all rows, however few join
 
 
 class Done(NamedTuple):

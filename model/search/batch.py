@@ -28,20 +28,14 @@ from model.tree import map_tensors
 _WORTH_A_PASS = 48  # rows spared for which the first step of new sentences is a pass of its own
 _FEW = 2  # sentences that stop for each end: they cannot step on in vain, and it is seldom one of so few
 _AMONG_MANY = 3  # steps at a time of more: one that is decided has up to two in vain
+_IN_VAIN = 16  # one sentence in so many may step beyond its limit
 
 
-class Extended(NamedTuple):
-    """What a step computed on the device; nothing has been changed by it."""
+class Ahead(NamedTuple):
+    """What some steps computed on the device; nothing has been changed by it."""
 
-    keys: Integers  # (B, M + J), as :func:`model.search.extensions.best_extensions`
-    state: EnsembleState
-
-
-class Strode(NamedTuple):
-    """What several steps came to."""
-
-    steps: int
-    found: list[Finished]  # sentences that are decided, and have left
+    steps: Integers  # (S, B, M + J), the keys of each, as :func:`model.search.extensions.best_extensions`
+    state: EnsembleState  # after the last of them
 
 
 class Batch:
@@ -58,13 +52,32 @@ class Batch:
         self._rows = self._slots[:, None]  # (B, J), where their hypotheses stand in the state
         self._restrict(restriction)
 
-    def extend(self) -> Extended:
-        """Rank the extensions of every hypothesis."""
+    def ahead(self, most: int) -> Ahead:
+        """Rank the extensions of every hypothesis, and of the best of them, up to ``most`` steps ahead.
+
+        One step where the host is needed after it, for a prefix, dead hypotheses or beams of different widths.
+        """
         costs, token = self._inputs()
+        strode = self._stride(costs, token, most)
+        if strode is not None:
+            return strode
         outputs = self.restriction.outputs if self.restriction else ()
         logits, state = self.model.step(self._state, token, self.memory.view, outputs)
         keys = best_extensions(logits, costs, self.beams.width, self._columns, self._forced(self.model.device))
-        return Extended(keys.cpu().numpy(), state)
+        return Ahead(keys.cpu().numpy()[None], state)
+
+    def _stride(self, costs: Tensor, token: Tensor, most: int) -> Ahead | None:
+        """The same in one call, or None where the model has none or there is something that it would not know of."""
+        if most == 1 or not self.model.strides or not self.beams.alike(self._rows.shape[1]):
+            return None
+        alone = len(self.beams) <= _FEW
+        in_vain = 0 if alone else len(self.beams) // _IN_VAIN
+        most = min(most, most if alone else _AMONG_MANY, self.beams.room(in_vain) + 1)
+        columns, allowed = self._columns, self.restriction.allowed if self.restriction else None
+        barred = columns.barred.tolist()
+        ranking = Ranking(costs, self.beams.width, columns.padded, columns.end, barred, alone, allowed)
+        steps, state = self.model.stride(self._state, token, self.memory.view, ranking, most)
+        return Ahead(steps.numpy(), state)
 
     def _inputs(self) -> tuple[Tensor, Tensor]:
         """Costs (B, J) and last pieces (B * J) of the hypotheses."""
@@ -72,45 +85,24 @@ class Batch:
         costs = torch.from_numpy(np.ascontiguousarray(self.beams.costs[:, :rows])).to(device)
         return costs, torch.from_numpy(self.beams.last[:, :rows].reshape(-1)).to(device)
 
-    def advance(self, extended: Extended) -> None:
-        """Take the extensions."""
-        count, rows = self._rows.shape
-        self._rows = self.beams.advance(extended.keys, rows, self._columns.padded, self._pieces)
-        self._state, self._state_rows, self.fresh = extended.state, count * rows, False
-
-    def stride(self, most: int) -> Strode | None:
-        """Take up to ``most`` steps without the host between them, then account for each.
-
-        Sentences that are decided leave when all steps are accounted for. None, nothing being done, where the host is
-        needed after the next step: for a prefix, dead hypotheses, beams of different widths, or a limit at hand.
-        """
-        alone = len(self.beams) <= _FEW
-        most = min(most, most if alone else _AMONG_MANY, self.beams.free_steps(self._rows.shape[1]) + 1)
-        if not self.model.strides or most < 2:
-            return None
-        columns, allowed = self._columns, self.restriction.allowed if self.restriction else None
-        costs, token = self._inputs()
-        barred = columns.barred.tolist()
-        ranking = Ranking(costs, self.beams.width, columns.padded, columns.end, barred, alone, allowed)
-        steps, state = self.model.stride(self._state, token, self.memory.view, ranking, most)
-        return Strode(len(steps), self._account(steps.numpy(), state))
-
-    def _account(self, steps: Integers, state: EnsembleState) -> list[Finished]:
-        """Take the extensions of ``steps`` (S, B, 2K), which have come to ``state``; returns who is decided."""
+    def take(self, ahead: Ahead) -> list[Finished]:
+        """Take the extensions; sentences that are decided leave once all steps are accounted for, and are returned."""
         found: list[Finished] = []
-        gone = np.zeros(len(self.beams), dtype=np.bool_)
+        steps, gone = ahead.steps, np.zeros(len(self.beams), dtype=np.bool_)
         while len(steps):
-            rows, together = self._rows.shape[1], self.beams.uneventful(steps)
+            rows, together = self._rows.shape[1], self.beams.uneventful(steps) if len(steps) > 1 else 1
+            self._state_rows = len(self.beams) * (rows if len(steps) == 1 else self.beams.width)
             if together > 1:
                 self._rows = self.beams.advance_all(steps[:together], rows, self._columns.padded, self._pieces)
-                self._state, self._state_rows, self.fresh = state, self._rows.size, False
                 steps = steps[together:]
                 continue
-            self.advance(Extended(steps[0, :, : self.beams.width + rows], state))
+            keys = steps[0, :, : self.beams.width + rows]
+            self._rows = self.beams.advance(keys, rows, self._columns.padded, self._pieces)
             decided = self.beams.decided() & ~gone
             found += [self.beams.finished(slot) for slot in np.flatnonzero(decided).tolist()]
             gone |= decided
             steps = steps[1:]
+        self._state, self.fresh = ahead.state, False
         self.keep(~gone)
         return found
 

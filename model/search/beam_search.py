@@ -86,17 +86,11 @@ class BeamSearch:
         Where a model can take several steps in one call, it takes up to ``most``, and gives what single ones give.
         """
         self._batches = settle(self._batches)
-        if most > 1 and len(self._batches) == 1:
-            strode = self._batches[0].stride(most)
-            if strode is not None:
-                self.steps += strode.steps
-                self._batches = [batch for batch in self._batches if len(batch.beams)]
-                return strode.found
-        self.steps += 1
-        extended = [batch.extend() for batch in self._batches]
-        for batch, extensions in zip(self._batches, extended, strict=True):
-            batch.advance(extensions)
-        return self._leave(Beams.decided, Beams.finished)
+        ahead = [batch.ahead(most) for batch in self._batches]
+        self.steps += max((len(item.steps) for item in ahead), default=0)
+        found = [item for batch, each in zip(self._batches, ahead, strict=True) for item in batch.take(each)]
+        self._batches = [batch for batch in self._batches if len(batch.beams)]
+        return found
 
     @torch.inference_mode()
     def cancel(self, tickets: Iterable[int]) -> None:

@@ -87,14 +87,15 @@ class Beams:
         """(B, K) the last piece of each hypothesis."""
         return self._slots.piece
 
-    def free_steps(self, rows: int) -> int:
-        """Steps in which all hypotheses may live on by what is ranked best, no sentence having a rule of its own.
+    def room(self, without: int) -> int:
+        """Steps until more sentences than ``without`` may have no more pieces."""
+        if not without:
+            return self._room
+        return int(np.partition(self._slots.limit - self._slots.length, without)[without])
 
-        ``rows`` of each sentence have been hypotheses so far.
-        """
-        if self._prefixed or not self._uniform or not np.isfinite(self._slots.cost[:, :rows]).all():
-            return 0
-        return self._room
+    def alike(self, rows: int) -> bool:
+        """Whether every hypothesis lives and no sentence has a rule of its own; ``rows`` of each are hypotheses."""
+        return not self._prefixed and self._uniform and bool(np.isfinite(self._slots.cost[:, :rows]).all())
 
     def forced(self) -> list[tuple[int, int]]:
         """Slots whose prefix lasts, with the next piece of it."""

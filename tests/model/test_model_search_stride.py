@@ -82,6 +82,19 @@ def test_strides_give_what_single_steps_give(strides: list[int], count: int, bea
         strides.clear()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_many_stride_beside_those_that_join_and_beyond_the_limits_of_a_few(strides: list[int], seed: int) -> None:
+    """New sentences take their first step by themselves, and nobody waits for it; limits are of all lengths."""
+    model, choose = packed(seed), random.Random(seed)
+    sources = random_sources(seed, 80, longest=12)
+    limits = [choose.randint(1, 8) if number % 20 == 0 else choose.randint(12, 20) for number in range(80)]
+    options = [SearchOptions(beam_size=3, n_best=3, max_length=limit) for limit in limits]
+    expected = translated(BeamSearch(model, LONG), sources, options, 1)
+    assert translated(BeamSearch(model, LONG), sources, options, 8) == expected
+    assert len(expected) == 80
+    assert strides[:4] == [3, 3, 3, 3]  # the third call was of two batches: those under way, and those that joined
+
+
 @pytest.mark.parametrize("count", [1, 5])
 def test_scores_that_are_no_numbers_end_as_in_single_steps(strides: list[int], count: int) -> None:
     """Nothing is found of the sentences, and the search goes on without them."""
