@@ -55,7 +55,7 @@ class Batch:
     def ahead(self, most: int) -> Ahead:
         """Rank the extensions of every hypothesis, and of the best of them, up to ``most`` steps ahead.
 
-        One step where the host is needed after it, for a prefix, dead hypotheses or beams of different widths.
+        One step where the host is needed after it, for a prefix or beams of different widths.
         """
         costs, token = self._inputs()
         strode = self._stride(costs, token, most)
@@ -68,7 +68,7 @@ class Batch:
 
     def _stride(self, costs: Tensor, token: Tensor, most: int) -> Ahead | None:
         """The same in one call, or None where the model has none or there is something that it would not know of."""
-        if most == 1 or not self.model.strides or not self.beams.alike(self._rows.shape[1]):
+        if most == 1 or not self.model.strides or not self.beams.alike:
             return None
         alone = len(self.beams) <= _FEW
         in_vain = 0 if alone else len(self.beams) // _IN_VAIN

@@ -93,9 +93,10 @@ class Beams:
             return self._room
         return int(np.partition(self._slots.limit - self._slots.length, without)[without])
 
-    def alike(self, rows: int) -> bool:
-        """Whether every hypothesis lives and no sentence has a rule of its own; ``rows`` of each are hypotheses."""
-        return not self._prefixed and self._uniform and bool(np.isfinite(self._slots.cost[:, :rows]).all())
+    @property
+    def alike(self) -> bool:
+        """Whether no sentence has a rule of its own, a prefix or a narrower beam than others."""
+        return not self._prefixed and self._uniform
 
     def forced(self) -> list[tuple[int, int]]:
         """Slots whose prefix lasts, with the next piece of it."""
