@@ -87,6 +87,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         # The drain has waited for the requests before; this is for answers on their way to slow clients.
         timeout_graceful_shutdown=5,
     )

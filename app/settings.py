@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         30.0, ge=0, allow_inf_nan=False, description="On SIGTERM, time for the requests under way to finish."
     )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        description="How long a connection stays open without a request. Longer than clients and proxies keep theirs, "
+        "so that none is closed while a request is on its way.",
+    )
     stuck_seconds: float = Field(
         60.0,
         gt=0,

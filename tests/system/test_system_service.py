@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import random
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -127,6 +129,32 @@ def test_the_log_is_json_and_holds_no_text_of_users(service: ServiceProcess, alo
     (entry,) = [line for line in service.log() if line.get("request_id") == "find-me"]
     assert (entry["path"], entry["status"], entry["level"]) == ("/v1/translate", request.status_code, "info")
     assert "secrets" not in service.log_file.read_text()
+
+
+def test_an_idle_connection_is_closed_when_its_time_is_over(
+    service: ServiceProcess, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with (
+        serving(tmp_path, "--checkpoint", tiny_checkpoint, "--keep-alive-seconds", "1") as hasty,
+        connected(service) as lasting,
+        connected(hasty) as fleeting,
+    ):
+        assert fleeting.recv(1) == b"", "closed by the service"
+        lasting.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            lasting.recv(1)
+
+
+@contextmanager
+def connected(service: ServiceProcess) -> Iterator[socket.socket]:
+    """A connection on which one request has been answered."""
+    url = httpx.URL(service.url)
+    with socket.create_connection((url.host, url.port), timeout=60) as connection:
+        connection.sendall(f"GET /health/live HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, bool(answer.read())) == (200, True)
+        yield connection
 
 
 def test_what_the_queue_cannot_take_gets_429_and_the_rest_is_right(
