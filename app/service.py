@@ -163,7 +163,7 @@ async def _nobody() -> list[ReloadReport]:
     return []
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # async, or a thread would be asked to run it
     return cast(Service, request.app.state.service)
 
 

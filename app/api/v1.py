@@ -21,7 +21,7 @@ MEDIA_TYPES = (JSON, v1_stream.NDJSON, v1_stream.EVENT_STREAM)
 router = APIRouter(prefix="/v1", tags=["translation"])
 
 
-def _media_type(request: Request) -> str:
+async def _media_type(request: Request) -> str:  # async, or a thread would be asked to run it
     """In which form the client wants its answer. Raises ProblemError if it takes none of those there are."""
     accept = ", ".join(request.headers.getlist("accept"))
     media_type = negotiate(accept, MEDIA_TYPES)

@@ -12,12 +12,14 @@ import torch
 
 from app.engine.budget import is_out_of_memory
 from app.engine.models import EngineModel
-from model.search import SearchOptions, translate
+from model.search import STRIDE, SearchOptions, translate
 
 WARM_UP_SENTENCES = 16
 PIECES = 8  # of a sentence that is measured with
-STEPS = 3  # timed, after one that is not
-FEWEST_SENTENCES = 16
+STEPS = 6  # timed, after one that is not
+# What is around a step in a service, Python's lock and those that join, takes as long for few as for many:
+# app/README.md has figures.
+FEWEST_SENTENCES = 64
 MOST_SENTENCES = {"cpu": 256, "cuda": 4096}  # a step's logits take 200 kB a sentence: 5 rows of 10,000 pieces
 UNMEASURED_SENTENCES = 128  # of a batch, where there is no time or no model to measure
 MANY_SENTENCES = 128  # from here on a batch that is little better than half of it ends the measuring
@@ -75,13 +77,16 @@ def _worthwhile(loaded: EngineModel, lanes: int, cores: int, beat: Callable[[], 
     rates: dict[int, float] = {}
     sentences = FEWEST_SENTENCES
     while sentences <= most and (not rates or time.monotonic() - began < MEASURING_SECONDS):
+        beat()
         try:
             rates[sentences] = _rate(loaded, sentences, lanes, cores)
         except Exception as error:
-            if not rates or not is_out_of_memory(error):
+            if not is_out_of_memory(error) or sentences == 1:
                 raise
-            most = max(rates)
-        beat()
+            # Nothing larger than what went well; if nothing has, the largest half that does.
+            most = max(rates, default=sentences // 2)
+            sentences = most + 1 if rates else most
+            continue
         if sentences >= MANY_SENTENCES and rates.get(sentences // 2, 0.0) >= NEARLY * rates[sentences]:
             most = sentences
         sentences *= 2
@@ -116,7 +121,7 @@ def _rate(loaded: EngineModel, sentences: int, lanes: int, cores: int) -> float:
 
 
 def _steps(loaded: EngineModel, sentences: int, ready: threading.Barrier) -> tuple[int, float]:
-    """Tokens that a search has advanced by, and in how many seconds."""
+    """Tokens that a search has advanced by, as the engine steps, and in how many seconds."""
     search = loaded.search()
     source = [loaded.model.config.source_vocabulary - 1] * PIECES
 
@@ -129,10 +134,11 @@ def _steps(loaded: EngineModel, sentences: int, ready: threading.Barrier) -> tup
     ready.wait()
     tokens = 0
     seconds = 0.0
-    for _ in range(STEPS):
+    until = search.steps + STEPS
+    while search.steps < until:
         refill()  # what has ended, if the model says little of such a source
-        began = time.perf_counter()
-        tokens += search.active
-        search.step()
+        active, steps, began = search.active, search.steps, time.perf_counter()
+        search.step(STRIDE)
         seconds += time.perf_counter() - began
+        tokens += active * (search.steps - steps)
     return tokens, seconds

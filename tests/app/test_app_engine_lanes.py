@@ -104,10 +104,10 @@ def test_there_are_lanes_unless_one_is_clearly_faster(
 def test_the_batch_is_as_small_as_nearly_the_best_rate_allows(
     measured: EngineModel, monkeypatch: pytest.MonkeyPatch, dip: float
 ) -> None:
-    rates = {16: 100.0, 32: dip, 64: 180.0, 128: 185.0, 256: 190.0}
+    rates = {64: dip, 128: 180.0, 256: 190.0}
     monkeypatch.setattr(calibration, "MEASURING_SECONDS", PATIENCE_SECONDS)
     monkeypatch.setattr(calibration, "_rate", lambda loaded, sentences, lanes, cores: rates[sentences])
-    assert calibrate(measured, 1, 1, None, lambda: None) == (1, 64 * 5, 180.0)
+    assert calibrate(measured, 1, 1, None, lambda: None) == (1, 128 * 5, 180.0)
 
 
 def test_a_batch_that_could_not_be_measured_in_time_has_the_usual_size(
@@ -118,15 +118,29 @@ def test_a_batch_that_could_not_be_measured_in_time_has_the_usual_size(
     assert calibrate(measured, 1, 1, None, lambda: None).rows == calibration.UNMEASURED_SENTENCES * 5
 
 
-def test_the_batch_stops_growing_where_memory_ends(measured: EngineModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("held", "expected"), [(3, 2), (32, 32), (64, 64), (200, 128)])
+def test_the_batch_is_no_larger_than_memory_holds(
+    measured: EngineModel, monkeypatch: pytest.MonkeyPatch, held: int, expected: int
+) -> None:
     def rate(loaded: EngineModel, sentences: int, lanes: int, cores: int) -> float:
-        if sentences > 32:
+        if sentences > held:
             raise MemoryError
         return float(sentences)
 
     monkeypatch.setattr(calibration, "MEASURING_SECONDS", PATIENCE_SECONDS)
     monkeypatch.setattr(calibration, "_rate", rate)
-    assert calibrate(measured, 1, 1, None, lambda: None).rows == 32 * 5
+    assert calibrate(measured, 1, 1, None, lambda: None).rows == expected * 5
+
+
+def test_where_memory_holds_no_sentence_there_is_no_batch(
+    measured: EngineModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rate(*_: object) -> float:
+        raise MemoryError
+
+    monkeypatch.setattr(calibration, "_rate", rate)
+    with pytest.raises(MemoryError):
+        calibrate(measured, 1, 1, None, lambda: None)
 
 
 def test_a_model_that_fails_while_lanes_are_measured_fails_for_what_it_is(tiny_checkpoint: Path) -> None:
