@@ -14,6 +14,7 @@ from app.engine.calibration import UNMEASURED_SENTENCES, Calibration, calibrate,
 from app.engine.lane import Common, Lane
 from app.engine.models import EngineModel, Models
 from app.engine.watchdog import Watchdog
+from app.memory import give_back
 from model.search import SearchOptions
 
 log = structlog.get_logger(__name__)
@@ -124,6 +125,7 @@ class Lanes:
         if not models or self._common.ending.is_set():
             return unmeasured
         measured = calibrate(max(models, key=_weights), self._threads, self._wanted, self._batch_rows, self._beat)
+        give_back()  # measuring takes more for a moment than serving does
         log.info("engine ready", **measured._asdict(), threads=self._threads)
         return measured
 
