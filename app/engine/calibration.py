@@ -17,8 +17,7 @@ from model.search import STRIDE, SearchOptions, translate
 WARM_UP_SENTENCES = 16
 PIECES = 8  # of a sentence that is measured with
 STEPS = 6  # timed, after one that is not
-# What is around a step in a service, Python's lock and those that join, takes as long for few as for many:
-# app/README.md has figures.
+# What is around a step in a service, Python's lock and those that join, takes as long for few as for many.
 FEWEST_SENTENCES = 64
 MOST_SENTENCES = {"cpu": 256, "cuda": 4096}  # a step's logits take 200 kB a sentence: 5 rows of 10,000 pieces
 UNMEASURED_SENTENCES = 128  # of a batch, where there is no time or no model to measure
