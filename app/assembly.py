@@ -28,9 +28,13 @@ class Assembly:
         """The number of the text to which a segment belongs."""
         return self._places[segment][0]
 
-    def add(self, segment: int, result: SegmentResult) -> SegmentTranslation:
-        """Take the result of one segment; returns it with its place in its text."""
+    def add(self, segment: int, result: SegmentResult) -> None:
+        """Take the result of one segment."""
         self._results[segment] = result
+
+    def segment(self, segment: int) -> SegmentTranslation:
+        """The result of one segment that is there, with its place in its text."""
+        result = self._results[segment]
         text, place = self._places[segment]
         separators = self._passages[text].document.separators
         best = result.hypotheses[0] if result.hypotheses else None

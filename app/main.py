@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import admin, handlers, health, metrics, openapi, pages, v1
 from app.api.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.api.overload import OverloadMiddleware
 from app.api.v1_request import TranslateBody
 from app.service import Service
 from app.settings import Settings, load_settings
@@ -74,6 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """What is added last is outermost."""
+    app.add_middleware(OverloadMiddleware, path=v1.TRANSLATE)
     app.add_middleware(BodyLimitMiddleware, limit=service.settings.max_body_bytes)
     if service.settings.cors_origins:
         app.add_middleware(

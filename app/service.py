@@ -163,8 +163,13 @@ async def _nobody() -> list[ReloadReport]:
     return []
 
 
-async def _service(request: Request) -> Service:  # async, or a thread would be asked to run it
+def service_of(request: Request) -> Service:
+    """The service that answers a request."""
     return cast(Service, request.app.state.service)
+
+
+async def _service(request: Request) -> Service:  # async, or a thread would be asked to run it
+    return service_of(request)
 
 
 ServiceDependency = Annotated[Service, Depends(_service)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from typing import NamedTuple
 
 from app.assembly import Assembly
 from app.catalogue import Catalogue
@@ -100,11 +101,11 @@ class Translator:
         A blank text is its own translation. Raises UnsupportedPairError, TooManyTextsError, TextTooLargeError,
         BadTextError, TextFailedError, and the errors of :meth:`app.engine.engine.Engine.stream`.
         """
-        async with aclosing(self.stream(request)) as events:
-            async for event in events:
-                answer = event
-        assert isinstance(answer, TranslationResponse)
-        return answer
+        async with self._asked(request) as work, aclosing(work.results) as results:
+            with work.naming_texts():
+                async for segment, result in results:
+                    work.assembly.add(segment, result)
+            return await work.response()
 
     async def stream(self, request: TranslationRequest) -> AsyncGenerator[SegmentTranslation | TranslationResponse]:
         """Every segment as soon as it is translated, in whatever order, and at last the whole response.
@@ -112,6 +113,16 @@ class Translator:
         Raises the errors of :meth:`translate`. Whoever does not read to the end closes the generator, which drops what
         is left to do.
         """
+        async with self._asked(request) as work, aclosing(work.results) as results:
+            with work.naming_texts():
+                async for segment, result in results:
+                    work.assembly.add(segment, result)
+                    yield work.assembly.segment(segment)
+            yield await work.response()
+
+    @asynccontextmanager
+    async def _asked(self, request: TranslationRequest) -> AsyncIterator[_Work]:
+        """The request, read and with the engine."""
         deadline = None if request.deadline_seconds is None else time.monotonic() + request.deadline_seconds
         route = self.catalogue.route(request.source, request.target)
         self._check(request.texts)
@@ -125,26 +136,11 @@ class Translator:
                 )
                 for model in route
             ]
-            events = await stack.enter_async_context(aclosing(self._stream(request, legs, deadline)))
-            async for event in events:
-                yield event
-
-    async def _stream(
-        self, request: TranslationRequest, legs: Sequence[Leg], deadline: float | None
-    ) -> AsyncGenerator[SegmentTranslation | TranslationResponse]:
-        long = sum(map(len, request.texts)) > INLINE_CHARACTERS
-        assembly = await asyncio.to_thread(self._read, request, legs) if long else self._read(request, legs)
-        options = legs[0].options
-        jobs = [SegmentJob(tuple(pieces), options, request.options.alignment) for pieces in assembly.pieces]
-        results = self._translate(legs, jobs, deadline, request)
-        try:
-            async with aclosing(results):
-                async for segment, result in results:
-                    yield assembly.add(segment, result)
-        except SegmentFailedError as error:
-            raise TextFailedError(assembly.text_of(error.segment), error) from error
-        translations = await asyncio.to_thread(assembly.translations) if long else assembly.translations()
-        yield _response(translations, legs, results)
+            long = sum(map(len, request.texts)) > INLINE_CHARACTERS
+            assembly = await asyncio.to_thread(self._read, request, legs) if long else self._read(request, legs)
+            options = legs[0].options
+            jobs = [SegmentJob(tuple(pieces), options, request.options.alignment) for pieces in assembly.pieces]
+            yield _Work(legs, assembly, self._translate(legs, jobs, deadline, request), long)
 
     def _translate(
         self, legs: Sequence[Leg], jobs: Sequence[SegmentJob], deadline: float | None, request: TranslationRequest
@@ -183,6 +179,40 @@ class Translator:
         return Assembly(passages, TokenizerPair(source, last.tokenizers.target), request.options)
 
 
+class _Work(NamedTuple):
+    """A request on its way."""
+
+    legs: Sequence[Leg]
+    assembly: Assembly
+    results: ResultStream | PivotStream
+    long: bool  # too much to be put together on the event loop
+
+    @contextmanager
+    def naming_texts(self) -> Iterator[None]:
+        """The model's failure on a segment becomes its failure on a text."""
+        try:
+            yield
+        except SegmentFailedError as error:
+            raise TextFailedError(self.assembly.text_of(error.segment), error) from error
+
+    async def response(self) -> TranslationResponse:
+        """Once all results are there."""
+        together = self.assembly.translations
+        translations = await asyncio.to_thread(together) if self.long else together()
+        first, last = self.legs[0].facts.config, self.legs[-1].facts.config
+        return TranslationResponse(
+            translations,
+            last.name,
+            last.version,
+            first.source,
+            last.target,
+            self.results.queue_seconds,
+            self.results.compute_seconds,
+            pivot=first.target if len(self.legs) > 1 else None,
+            models=tuple(ModelVersion(leg.facts.config.name, leg.facts.config.version) for leg in self.legs),
+        )
+
+
 def _require_meaning(options: TranslationOptions, route: Sequence[CheckpointConfig]) -> None:
     """Raises PivotOptionError for what two models one after the other cannot give."""
     if len(route) < 2:
@@ -191,23 +221,6 @@ def _require_meaning(options: TranslationOptions, route: Sequence[CheckpointConf
     for option, asked in (("n_best", options.n_best > 1), ("alignment", options.alignment), ("scores", options.scores)):
         if asked:
             raise PivotOptionError(option, first.source, last.target, first.target)
-
-
-def _response(
-    translations: list[Translation], legs: Sequence[Leg], results: ResultStream | PivotStream
-) -> TranslationResponse:
-    first, last = legs[0].facts.config, legs[-1].facts.config
-    return TranslationResponse(
-        translations,
-        last.name,
-        last.version,
-        first.source,
-        last.target,
-        results.queue_seconds,
-        results.compute_seconds,
-        pivot=first.target if len(legs) > 1 else None,
-        models=tuple(ModelVersion(leg.facts.config.name, leg.facts.config.version) for leg in legs),
-    )
 
 
 def search_options(options: TranslationOptions, config: CheckpointConfig) -> SearchOptions:

@@ -70,7 +70,7 @@ class WholeStep:
         costs, width, padded, end, barred, alone, allowed = ranking
         given = (token, joined, memory.keys, memory.mask, output, costs)
         only = (allowed.pieces, allowed.penalty) if allowed else (None, None)
-        keys, joined = self._step.stride(*given, width, most, padded, end, barred, alone, *only)
+        keys, joined, _ = self._step.stride(*given, width, most, padded, end, barred, alone, *only)
         return keys, State((CellState(joined, joined[:, :0]),), None)
 
 

@@ -24,17 +24,25 @@ async def unless_disconnected(request: Request, work: Awaitable[Result]) -> Resu
 
     The body of ``request`` must have been read.
     """
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(request))
+    working = asyncio.current_task()
+    assert working is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        await _disconnected(request)
+        gone = True
+        working.cancel()
+
+    watcher = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGoneError
+        return await work
+    except asyncio.CancelledError:
+        if gone and not working.uncancel():  # else it is cancelled for another reason as well
+            raise ClientGoneError from None
+        raise
     finally:
-        task.cancel()
         watcher.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
 
 
 class WatchedStream(StreamingResponse):

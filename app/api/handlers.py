@@ -75,7 +75,9 @@ def install(app: FastAPI, known_fields: Collection[str]) -> None:
         assert isinstance(error, HTTPException)
         return respond(_from_http(request, error))
 
-    async def known_error(_: Request, error: Exception) -> Response:
+    async def known_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, QueueFullError):
+            request.state.queue_full = error  # see app.api.overload
         return respond(problem_of(error))
 
     app.add_exception_handler(ProblemError, problem_error)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,13 +14,13 @@ from app.api.disconnect import ClientGoneError
 from app.api.problems import INTERNAL, TOO_LARGE, ProblemError, respond
 from app.metrics import Metrics
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 CONTENT_SECURITY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-SECURITY_HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+SECURITY_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
 CLIENT_GONE = 499  # nginx's status for a client that closed its connection; nobody reads it but the log
 
 logger = structlog.get_logger("app.requests")
@@ -37,8 +36,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent = Headers(scope=scope).get("x-request-id", "")
-        request_id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        request_id = _request_id(scope)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.monotonic()
@@ -48,10 +46,10 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                given = list(message.get("headers", ()))
+                names = {name for name, _ in given}
+                more = [header for header in SECURITY_HEADERS if header[0] not in names]
+                message["headers"] = [*given, (b"x-request-id", request_id.encode()), *more]
             await send(message)
 
         try:
@@ -76,6 +74,12 @@ class RequestMiddleware:
         log("request", method=scope["method"], path=scope["path"], status=status, milliseconds=round(seconds * 1000, 1))
 
 
+def _request_id(scope: Scope) -> str:
+    """The id that the client gave, or a new one, which need not be hard to guess."""
+    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return sent.decode() if REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
+
+
 def _failed(request_id: str) -> ProblemError:
     return ProblemError(INTERNAL, f"The service failed; its log says why under the request id {request_id}.")
 
@@ -83,6 +87,7 @@ def _failed(request_id: str) -> ProblemError:
 class BodyLimitMiddleware:
     """Refuses a body beyond the limit with 413, counting as it streams in, so that no more than the limit is held.
 
+    ``scope["state"]["body_bytes"]`` tells those within how long it is.
     What follows is read and dropped for a while: a client still writing would otherwise see a reset connection and
     not the answer.
     """
@@ -109,6 +114,7 @@ class BodyLimitMiddleware:
                 del body
                 await self._refuse(scope, receive, send, more)
                 return
+        scope.setdefault("state", {})["body_bytes"] = len(body)
         await self.app(scope, _replay(bytes(body), receive), send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, more: bool) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
-def negotiate(accept: str, offered: Sequence[str]) -> str | None:
+@lru_cache(32)  # clients send the same few
+def negotiate(accept: str, offered: tuple[str, ...]) -> str | None:
     """The media type of ``offered`` that ``accept`` likes best; None if it takes none of them.
 
     Of those it likes equally, the one that it names more exactly, then the one offered first. An empty header takes

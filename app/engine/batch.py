@@ -42,6 +42,7 @@ class RunningBatch:
         self._suspects: deque[list[Flight]] = deque()  # groups, to be tried one after another
         self._returning: deque[Flight] = deque()  # join again before any others do
         self._steps = 0  # since the last admission
+        self.stride = 0  # steps that the last call of :meth:`step` took
         self.full = False  # when last asked who may join: one was refused for want of space
 
     @property
@@ -99,7 +100,8 @@ class RunningBatch:
         """Take every sentence a step further, or a few; returns those that are done."""
         before = self._main.steps
         done = [*self._step_main(), *self._step_trial()]
-        self._steps += max(1, self._main.steps - before)  # a turn of another search counts as well
+        self.stride = max(1, self._main.steps - before)  # a turn of another search counts as well
+        self._steps += self.stride
         return done
 
     def cut(self) -> list[Done]:

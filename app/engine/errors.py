@@ -39,11 +39,14 @@ class QueueFullError(EngineError):
     """There is too much to do for the request to be taken now.
 
     ``retry_after`` is in seconds: at the rate measured lately, when it could be. ``limit`` is the queue's, in tokens.
+    For ``closed_seconds`` no request of about as many tokens will be taken, whatever else it asks for; 0 if that is
+    not known.
     """
 
-    def __init__(self, obstacle: str, retry_after: float, limit: int) -> None:
+    def __init__(self, obstacle: str, retry_after: float, limit: int, *, closed_seconds: float = 0.0) -> None:
         super().__init__(f"{obstacle}; try again in {retry_after:.1f} seconds")
-        self.retry_after, self.limit = retry_after, limit
+        self.obstacle, self.retry_after, self.limit = obstacle, retry_after, limit
+        self.closed_seconds = closed_seconds
 
 
 class DeadlineError(EngineError):

@@ -59,7 +59,7 @@ class Lane:
         self._deliveries = Deliveries()
         self.speed = Speed(tokens_per_second)
         self.beside: Sequence[Lane] = (self,)  # all lanes
-        self.heartbeat = time.monotonic()
+        self.heartbeat = self._counted = time.monotonic()  # its time up to then is counted, or was idle
 
     @property
     def active(self) -> int:
@@ -96,10 +96,11 @@ class Lane:
         busy = self._busy()
         if not busy:
             self._queue.wait(IDLE_SECONDS)
-            return
-        stepped = [self._advance(batch, len(busy)) for batch in busy]
-        if not any(stepped):
+        elif not any([self._advance(batch, len(busy)) for batch in busy]):
             self._queue.pause(PAUSE_SECONDS)
+        else:
+            return
+        self._counted = time.monotonic()
 
     def _busy(self) -> list[RunningBatch]:
         """The batches with work; those of models that are gone are given up with the last of it."""
@@ -123,10 +124,11 @@ class Lane:
         sentences, rows, tokens, padded = batch.active, batch.rows, batch.tokens, batch.padded_tokens
         done = batch.step()
         self.heartbeat = time.monotonic()
-        seconds = self.heartbeat - began
         finished = sum(self._settle(batch, item) for item in done)
-        self.speed.note(finished, sentences, seconds, full)
-        self._observer.stepped(StepReport(batch.model.name, seconds, sentences, rows, tokens, padded))
+        self._observer.stepped(StepReport(batch.model.name, self.heartbeat - began, sentences, rows, tokens, padded))
+        # All of its time, not that of the steps alone: under load it also waits for Python's lock between them.
+        before, self._counted = self._counted, time.monotonic()
+        self.speed.note(finished, sentences * batch.stride, self._counted - before, full)
         return True
 
     def _admit(self, batch: RunningBatch, share: int) -> bool:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 
 from app.engine.backlog import Backlog
 from app.engine.errors import NotReadyError, QueueFullError, RequestTooLargeError
-from app.engine.jobs import SegmentJob
+from app.engine.jobs import Priority, SegmentJob
 from app.engine.models import Generation
 from app.engine.request import Request, Slot
 from app.engine.turns import Turns
+
+REOPENED = 0.02  # of what waits must be done before those who are like one that was refused are looked at again
 
 
 class RequestQueue:
@@ -235,7 +237,8 @@ class RequestQueue:
         excess = self.tokens + tokens - self.limit
         if excess > 0:
             obstacle = f"the queue of {self.limit} tokens has no room"
-            raise QueueFullError(obstacle, excess / max(tokens_per_second, 1.0), self.limit)
+            seconds, whole = (number / max(tokens_per_second, 1.0) for number in (excess, self.tokens))
+            raise QueueFullError(obstacle, seconds, self.limit, closed_seconds=max(seconds, REOPENED * whole))
 
     def _check_wait(self, request: Request, tokens: int, tokens_per_second: float, deadline: float | None) -> None:
         """An engine with nothing to do takes everything: how long that lasts is better tried than guessed."""
@@ -245,7 +248,9 @@ class RequestQueue:
         wait = ahead / tokens_per_second
         if self.longest_wait is not None and wait > self.longest_wait:
             obstacle = f"the wait would be about {wait:.1f} seconds and may be {self.longest_wait:g}"
-            raise QueueFullError(obstacle, wait - self.longest_wait, self.limit)
+            seconds, first = wait - self.longest_wait, request.priority == min(Priority)
+            closed = max(seconds, REOPENED * wait) if first else 0.0  # another priority may have less to wait for
+            raise QueueFullError(obstacle, seconds, self.limit, closed_seconds=closed)
         if deadline is None:
             return
         # Partial answers need no more than to be begun.

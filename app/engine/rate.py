@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-WINDOW_SECONDS = 10.0  # work this long ago counts 1/e of what work counts now
+WINDOW_SECONDS = 7.0  # work this long ago counts 1/e of what work counts now
 
 
 class Rate:
@@ -38,17 +38,20 @@ class Speed:
     def __init__(self, tokens_per_second: float) -> None:
         """It can do ``tokens_per_second``, as measured at the start; that counts as a second of work."""
         self.lately = Rate()
-        self._advances = Rate()  # sentences advanced by a step, in steps of a full batch
+        self._advances = Rate()  # sentences times steps, of a full batch
         self._advances_lately = Rate()  # the same in all steps
         for rate in (self.lately, self._advances, self._advances_lately):
             rate.note(tokens_per_second, 1.0)
 
-    def note(self, tokens: float, sentences: int, seconds: float, full: bool) -> None:
-        """A step of ``seconds`` advanced ``sentences`` and finished some, of ``tokens``; the batch was full or not."""
+    def note(self, tokens: float, advances: int, seconds: float, full: bool) -> None:
+        """In ``seconds`` sentences finished, of ``tokens`` together; the batch was full or not.
+
+        ``advances`` are the sentences in the batch times the steps taken.
+        """
         self.lately.note(tokens, seconds)
-        self._advances_lately.note(sentences, seconds)
+        self._advances_lately.note(advances, seconds)
         if full:
-            self._advances.note(sentences, seconds)
+            self._advances.note(advances, seconds)
 
     @property
     def capacity(self) -> float:

@@ -67,10 +67,11 @@ class DecoderStep(Protocol):
         alone: bool,
         pieces: Tensor | None,
         penalty: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Up to ``most`` such steps, ranked as ``best_extensions`` of costs (B, J), each sentence having ``width`` (K)
         hypotheses after them, its best extensions; J is K, or 1. Returns the keys of each step (S, B, 2K), no ends
-        being there of rows that were not, and the state after the last, not reordered.
+        being there of rows that were not, the state after the last, not reordered, and what it was given: the last
+        hold on a tensor of Python's must go where Python's lock is held.
 
         It ends early, the last step being ranked, where fewer than K extensions of a sentence go on, and with ``alone``
         where an end is among the best K. With ``pieces`` (R) int64, which the columns of ``output`` stand for, and a

@@ -54,11 +54,15 @@ class DecoderStep : public torch::CustomClassHolder {
   // extensions, the state reordered. Ends before a step of which the host must know, after it has been ranked: where a sentence has fewer than K
   // extensions that go on, and with `alone` where an end is among its best K. With pieces (R), which the columns of `last` stand for, and a
   // penalty (B, R), only those may follow. Returns the keys of each step (S, B, 2K), `never` where a first step has fewer ends, and the state
-  // after the last one, not reordered.
-  std::tuple<at::Tensor, at::Tensor> stride(
+  // after the last one, not reordered; and the tensors that it was given. torch takes Python's lock for each of those when C++ lets go of it, and
+  // would do so here, where the lock was given up: once a tensor, each time waiting for whoever has it. The caller drops them with the lock.
+  std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>> stride(
       at::Tensor token, const at::Tensor& state, const at::Tensor& memories, const at::Tensor& masked, const Product& last, at::Tensor costs, int64_t width,
       int64_t most, int64_t padded, int64_t end, at::IntArrayRef barred, bool alone, const std::optional<at::Tensor>& pieces,
       const std::optional<at::Tensor>& penalty) {
+    std::vector<at::Tensor> given{token, state, memories, masked, costs};
+    if (pieces.has_value()) given.push_back(*pieces);
+    if (penalty.has_value()) given.push_back(*penalty);
     const int64_t sentences = costs.size(0);
     TORCH_CHECK(costs.size(1) == width || costs.size(1) == 1, "a sentence must have as many hypotheses as go on, or one");
     const at::Tensor keys = memories.contiguous(), mask = masked.contiguous();
@@ -80,7 +84,7 @@ class DecoderStep : public torch::CustomClassHolder {
       at::Tensor best = best_extensions(logits, costs, width, padded, end, barred, std::nullopt, std::nullopt);
       ranked.push_back(costs.size(1) == width ? best : at::constant_pad_nd(best, {0, width - costs.size(1)}, never));
       const int64_t* found = ranked.back().const_data_ptr<int64_t>();
-      if (static_cast<int64_t>(ranked.size()) >= most || known_to_host(found, sentences, width, alone)) return {at::stack(ranked), after.joined};
+      if (static_cast<int64_t>(ranked.size()) >= most || known_to_host(found, sentences, width, alone)) return {at::stack(ranked), after.joined, std::move(given)};
       if (ranked.size() == 1) {  // what was given stays as it is
         token = at::empty({sentences * width}, token.options()), costs = at::empty({sentences, width}, costs.options());
         before = State();

@@ -36,7 +36,9 @@ def test_segments_in_any_order_make_their_texts(
 ) -> None:
     parts = assembly(tiny_tokenizer, *texts)
     numbers = list(range(len(list(parts.pieces))))
-    events = [parts.add(number, found(tiny_tokenizer, f"x{number}")) for number in data.draw(st.permutations(numbers))]
+    for number in data.draw(st.permutations(numbers)):
+        parts.add(number, found(tiny_tokenizer, f"x{number}"))
+    events = [parts.segment(number) for number in numbers]
     for number, (text, translation) in enumerate(zip(texts, parts.translations(), strict=True)):
         own = sorted((event for event in events if event.text == number), key=lambda event: event.segment)
         assert [event.segment for event in own] == list(range(len(own)))
@@ -48,7 +50,9 @@ def test_segments_in_any_order_make_their_texts(
 def test_what_is_cut_short_or_missing_is_listed(tiny_tokenizer: TokenizerPair) -> None:
     parts = assembly(tiny_tokenizer, TEXT, scores=True)
     results = [found(tiny_tokenizer, "Sie liest."), found(tiny_tokenizer, "Wir", score=-3.0, complete=False), MISSING]
-    events = [parts.add(number, result) for number, result in enumerate(results)]
+    for number, result in enumerate(results):
+        parts.add(number, result)
+    events = [parts.segment(number) for number in range(3)]
     assert [event.status for event in events] == ["complete", "partial", "missing"]
     assert [event.translation for event in events] == ["Sie liest.", "Wir", None]
     assert [event.score for event in events] == [-1.0, -3.0, None]

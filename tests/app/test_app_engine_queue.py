@@ -130,6 +130,27 @@ def test_what_would_wait_too_long_is_refused_until_it_would_not(clock: Clock) ->
     queue.put(request(99, model=GERMAN), 60.0)
 
 
+def test_a_refusal_says_for_how_long_it_holds_for_others(clock: Clock) -> None:
+    queue = RequestQueue(1000, clock=clock)
+    for _ in range(9):
+        queue.put(request(99, model=GERMAN), 300.0)
+
+    def refused(length: int, longest_wait: float, deadline: float | None = None, **options: Priority) -> QueueFullError:
+        queue.longest_wait = longest_wait
+        with pytest.raises(QueueFullError) as caught:
+            queue.put(request(length, model=GERMAN, **options), 300.0, deadline)
+        return caught.value
+
+    error = refused(99, 2.9)  # it would wait for 900 tokens
+    assert (error.retry_after, error.closed_seconds) == pytest.approx((0.1, 0.1))
+    error = refused(99, 2.99)  # that would be soon, but a fiftieth of the wait has to pass
+    assert (error.retry_after, error.closed_seconds) == pytest.approx((0.01, 0.06))
+    assert refused(99, 2.9, priority=Priority.BULK).closed_seconds == 0.0  # an interactive one may wait for less
+    assert refused(49, 2.9, deadline=clock() + 0.1).closed_seconds == 0.0  # others have other deadlines
+    error = refused(199, 60.0)
+    assert "no room" in str(error) and error.closed_seconds == pytest.approx(100 / 300)
+
+
 def test_a_small_request_does_not_count_the_whole_of_a_large_one_as_its_wait(clock: Clock) -> None:
     queue = RequestQueue(10_000, longest_wait=2.0, clock=clock)
     queue.put(request(*[99] * 50, model=GERMAN), 100.0)
