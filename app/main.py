@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import admin, handlers, health, metrics, openapi, pages, v1
 from app.api.middleware import BodyLimitMiddleware, RequestMiddleware
-from app.api.overload import OverloadMiddleware
+from app.api.overload import Overload, OverloadMiddleware
 from app.api.v1_request import TranslateBody
 from app.service import Service
 from app.settings import Settings, load_settings
@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None, precisions: Mapping[str, Precis
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.service = service
+    app.state.service, app.state.overload = service, Overload(v1.TRANSLATE)
     handlers.install(app, known_fields=tuple(TranslateBody.model_fields))
     for room in (v1, health, metrics):
         app.include_router(room.router)
@@ -75,7 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """What is added last is outermost."""
-    app.add_middleware(OverloadMiddleware, path=v1.TRANSLATE)
+    app.add_middleware(OverloadMiddleware, overload=app.state.overload)
     app.add_middleware(BodyLimitMiddleware, limit=service.settings.max_body_bytes)
     if service.settings.cors_origins:
         app.add_middleware(

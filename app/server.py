@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import logs, memory
+from app.api.door import door
 from app.hangup import Hangup
 from app.main import create_app
 from app.service import Service
@@ -82,6 +83,7 @@ def serve(
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
+        http=door(app.state.overload, service.metrics, settings.max_body_bytes),
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -15,7 +15,7 @@ from fastapi import Depends, Request
 from app.catalogue import Catalogue
 from app.engine import Engine, NotReadyError
 from app.loading import Loader, announce
-from app.memory import give_back, set_apart
+from app.memory import give_back, search, set_apart
 from app.messages import ReloadReport, joined
 from app.metrics import Metrics
 from app.reload import Reloader
@@ -91,8 +91,7 @@ class Service:
             try:
                 await self._keep_house()
                 if self.engine.ready and time.monotonic() - given_back >= GIVE_BACK_SECONDS:
-                    if given_back == -math.inf:
-                        set_apart()
+                    set_apart() if given_back == -math.inf else search()
                     await asyncio.to_thread(give_back)
                     given_back = time.monotonic()
             except Exception:

@@ -36,7 +36,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.monotonic()
@@ -65,16 +65,19 @@ class RequestMiddleware:
         finally:
             # A streamed answer that fails says so at its end, where its first status has long been sent.
             status = scope.get("state", {}).get("status", status)
-            self._record(scope, status, time.monotonic() - started)
-
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
-        self.metrics.request(route, status, seconds)
-        log = logger.debug if route.startswith("/health") else logger.info
-        log("request", method=scope["method"], path=scope["path"], status=status, milliseconds=round(seconds * 1000, 1))
+            route = getattr(scope.get("route"), "path", "other")
+            record(self.metrics, route, scope, status, time.monotonic() - started)
 
 
-def _request_id(scope: Scope) -> str:
+def record(metrics: Metrics, route: str, scope: Scope, status: int, seconds: float, **more: str) -> None:
+    """Count a request and write its line in the log; ``route`` is its path's template."""
+    metrics.request(route, status, seconds)
+    log = logger.debug if route.startswith("/health") else logger.info
+    milliseconds = round(seconds * 1000, 1)
+    log("request", method=scope["method"], path=scope["path"], status=status, milliseconds=milliseconds, **more)
+
+
+def request_id_of(scope: Scope) -> str:
     """The id that the client gave, or a new one, which need not be hard to guess."""
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return sent.decode() if REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(128):032x}"
@@ -88,8 +91,9 @@ class BodyLimitMiddleware:
     """Refuses a body beyond the limit with 413, counting as it streams in, so that no more than the limit is held.
 
     ``scope["state"]["body_bytes"]`` tells those within how long it is.
-    What follows is read and dropped for a while: a client still writing would otherwise see a reset connection and
-    not the answer.
+
+    What follows a body that is refused is read and dropped for a while: a client still writing would otherwise see a
+    reset connection and not the answer.
     """
 
     DROPPED_BYTES = 64 * 1024 * 1024

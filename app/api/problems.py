@@ -137,15 +137,15 @@ class ProblemError(Exception):
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
 
-def respond(error: ProblemError) -> Response:
-    """The response for a problem."""
-    body = json.dumps(document(error).model_dump(exclude_none=True), ensure_ascii=False)
+def respond(error: ProblemError, request_id: str | None = None) -> Response:
+    """The response for a problem; ``request_id`` as in :func:`document`."""
+    body = json.dumps(document(error, request_id).model_dump(exclude_none=True), ensure_ascii=False)
     return Response(body.encode("utf-8", "backslashreplace"), error.kind.status, error.headers, MEDIA_TYPE)
 
 
-def document(error: ProblemError) -> Problem:
-    """The document for a problem, with the request id that is bound in this context."""
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+def document(error: ProblemError, request_id: str | None = None) -> Problem:
+    """The document for a problem; without a ``request_id`` it has that which is bound in this context."""
+    request_id = request_id or structlog.contextvars.get_contextvars().get("request_id")
     return Problem(
         type=error.kind.type,
         title=error.kind.title,

@@ -123,3 +123,21 @@ def test_what_is_set_apart_is_no_longer_searched_and_still_freed() -> None:
         assert later() is None
     finally:
         gc.unfreeze()
+
+
+def test_garbage_is_looked_for_seldom_and_when_asked_for() -> None:
+    program = """
+import gc, weakref
+from app import memory
+memory.bound()
+class Loop: ...
+loop = Loop()
+loop.itself, gone = loop, weakref.ref(loop)
+del loop
+before = sum(item["collections"] for item in gc.get_stats())
+many = [[] for _ in range(20_000)]
+assert sum(item["collections"] for item in gc.get_stats()) == before and gone() is not None
+memory.search()
+assert gone() is None
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

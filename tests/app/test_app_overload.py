@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.overload import LONGEST_SECONDS, OverloadMiddleware
+from app.api.overload import LONGEST_SECONDS, Overload, OverloadMiddleware
 from app.engine import QueueFullError
 
 PATH = "/v1/translate"
@@ -55,7 +55,7 @@ def full() -> Full:
 
 @pytest.fixture
 def overload(full: Full) -> OverloadMiddleware:
-    return OverloadMiddleware(full, PATH)
+    return OverloadMiddleware(full, Overload(PATH))
 
 
 def ask(overload: OverloadMiddleware, body_bytes: int, path: str = PATH, method: str = "POST") -> list[Message]:
