@@ -84,6 +84,8 @@ def serve(
     config = uvicorn.Config(
         app,
         http=door(app.state.overload, service.metrics, settings.max_body_bytes),
+        # uvloop, where it is installed, would take Python's lock anew for each event, and wait for the lanes each time.
+        loop="asyncio",
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -17,6 +17,6 @@ for library in numpy sympy networkx mpmath functorch; do
 done
 
 # The symbol tables of the libraries serve debuggers and static linking; dynamic linking has its own (.dynsym).
-find torch uvloop httptools -name '*.so*' -type f -exec strip --strip-unneeded {} +
+find torch httptools -name '*.so*' -type f -exec strip --strip-unneeded {} +
 
 du -sm . | sed 's/\s.*/ MB after/'

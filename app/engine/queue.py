@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from app.engine.backlog import Backlog
+from app.engine.backlog import NOTHING, Backlog
 from app.engine.errors import NotReadyError, QueueFullError, RequestTooLargeError
 from app.engine.jobs import Priority, SegmentJob
 from app.engine.models import Generation
@@ -84,11 +84,11 @@ class RequestQueue:
         """
         with self._changed:
             taken = request in self._requests and not request.cut
-            before, waited = request.outstanding, request.waiting
+            before, waited = request.left, request.waiting
             request.extend(jobs, waiting if taken else (), kept)
             if request not in self._requests:
                 return False
-            self._backlog.change(request.priority, before, request.outstanding)
+            self._backlog.change(request.priority, before, request.left)
             self._forget_if_done(request)
             if request.waiting > waited:
                 self._line_up(request, waited)
@@ -144,9 +144,11 @@ class RequestQueue:
             request = slot.request
             if request not in self._requests:
                 return
-            left = request.outstanding - slot.job.tokens
-            self._backlog.change(request.priority, request.outstanding, left)
-            request.outstanding, request.open, request.last_done = left, request.open - 1, self._clock()
+            before = request.left
+            request.outstanding -= slot.job.tokens
+            request.open -= 1
+            request.last_done = self._clock()
+            self._backlog.change(request.priority, before, request.left)
             self._forget_if_done(request)
 
     def drop(self, request: Request) -> None:
@@ -156,7 +158,7 @@ class RequestQueue:
             if request not in self._requests:
                 return
             self._forget(request)
-            self._backlog.change(request.priority, request.outstanding, 0)
+            self._backlog.change(request.priority, request.left, NOTHING)
             self._leave_turns(request)
 
     def abandon(self, request: Request) -> None:
@@ -198,7 +200,7 @@ class RequestQueue:
     def _add(self, request: Request) -> None:
         request.since = self._clock()
         self._requests.add(request)
-        self._backlog.change(request.priority, 0, request.outstanding)
+        self._backlog.change(request.priority, NOTHING, request.left)
         if request.waiting:
             self._line_up(request, 0)
         if request.cut_at is not None:

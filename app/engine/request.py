@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from app.engine.backlog import Left
 from app.engine.errors import EngineError
 from app.engine.jobs import Priority, SegmentJob, SegmentResult
 from app.engine.models import Generation
@@ -50,6 +51,11 @@ class Request:
         self._waiting = deque(range(len(jobs)) if waiting is None else waiting)
         self.open = len(self._waiting)  # jobs that are not done
         self.outstanding = promised + sum(self.jobs[number].tokens for number in self._waiting)  # tokens, of these
+
+    @property
+    def left(self) -> Left:
+        """What is to be done of it."""
+        return Left(self.outstanding, (self.outstanding - self.promised) // self.open if self.open else 0)
 
     @property
     def waiting(self) -> int:

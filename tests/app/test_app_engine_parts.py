@@ -10,7 +10,7 @@ import pytest
 from engine_harness import PATIENCE_SECONDS, generation, job, request
 
 from app.engine import SegmentResult
-from app.engine.backlog import Backlog
+from app.engine.backlog import NOTHING, Backlog, Left
 from app.engine.budget import LEAST_ENCODED, RELIEF_SECONDS, Allowance, Budget, Room, is_out_of_memory, size
 from app.engine.cache import ENTRY_TOKENS, ResultCache
 from app.engine.delivery import Deliveries
@@ -101,26 +101,37 @@ def test_running_out_of_memory_is_told_from_other_errors(error: Exception, expec
 
 def test_a_request_waits_for_no_more_of_another_than_it_has_itself() -> None:
     backlog = Backlog()
-    backlog.change(Priority.INTERACTIVE, 0, 10_000)
-    backlog.change(Priority.INTERACTIVE, 0, 5)
+    backlog.change(Priority.INTERACTIVE, NOTHING, Left(10_000))
+    backlog.change(Priority.INTERACTIVE, NOTHING, Left(5))
     assert backlog.ahead(Priority.INTERACTIVE, 20) == 20 + 5
     assert backlog.ahead(Priority.INTERACTIVE, 50_000) == 10_000 + 5
 
 
+def test_a_small_request_waits_for_a_whole_segment_of_each_other() -> None:
+    backlog = Backlog()
+    for tokens in (20, 24, 28):  # of one segment each
+        backlog.change(Priority.INTERACTIVE, NOTHING, Left(tokens, turn=tokens))
+    backlog.change(Priority.INTERACTIVE, NOTHING, Left(10_000, turn=25))
+    assert backlog.ahead(Priority.INTERACTIVE, 5) == 20 + 24 + 28 + 25
+    assert backlog.ahead(Priority.INTERACTIVE, 200) == 20 + 24 + 28 + 200
+    backlog.change(Priority.INTERACTIVE, Left(10_000, turn=25), Left(9_000, turn=40))
+    assert backlog.ahead(Priority.INTERACTIVE, 5) == 20 + 24 + 28 + 40
+
+
 def test_interactive_requests_do_not_wait_for_bulk() -> None:
     backlog = Backlog()
-    backlog.change(Priority.BULK, 0, 100)
-    backlog.change(Priority.INTERACTIVE, 0, 30)
+    backlog.change(Priority.BULK, NOTHING, Left(100))
+    backlog.change(Priority.INTERACTIVE, NOTHING, Left(30))
     assert backlog.ahead(Priority.INTERACTIVE, 1000) == 30
     assert backlog.ahead(Priority.BULK, 1000) == 130
 
 
 def test_a_backlog_forgets_what_is_done() -> None:
     backlog = Backlog()
-    backlog.change(Priority.BULK, 0, 100)
-    backlog.change(Priority.BULK, 100, 3)
+    backlog.change(Priority.BULK, NOTHING, Left(100))
+    backlog.change(Priority.BULK, Left(100), Left(3))
     assert backlog.tokens == 3 and backlog.ahead(Priority.BULK, 1000) == 3
-    backlog.change(Priority.BULK, 3, 0)
+    backlog.change(Priority.BULK, Left(3), NOTHING)
     assert backlog.tokens == 0 and backlog.ahead(Priority.BULK, 1000) == 0
 
 

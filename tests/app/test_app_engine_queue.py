@@ -146,7 +146,7 @@ def test_a_refusal_says_for_how_long_it_holds_for_others(clock: Clock) -> None:
     error = refused(99, 2.99)  # that would be soon, but a fiftieth of the wait has to pass
     assert (error.retry_after, error.closed_seconds) == pytest.approx((0.01, 0.06))
     assert refused(99, 2.9, priority=Priority.BULK).closed_seconds == 0.0  # an interactive one may wait for less
-    assert refused(49, 2.9, deadline=clock() + 0.1).closed_seconds == 0.0  # others have other deadlines
+    assert refused(49, 60.0, deadline=clock() + 0.1).closed_seconds == 0.0  # others have other deadlines
     error = refused(199, 60.0)
     assert "no room" in str(error) and error.closed_seconds == pytest.approx(100 / 300)
 
