@@ -44,7 +44,7 @@ class QueueFullError(EngineError):
     """
 
     def __init__(self, obstacle: str, retry_after: float, limit: int, *, closed_seconds: float = 0.0) -> None:
-        super().__init__(f"{obstacle}; try again in {retry_after:.1f} seconds")
+        super().__init__(f"{obstacle}; try again in {max(retry_after, 0.1):.1f} seconds")
         self.obstacle, self.retry_after, self.limit = obstacle, retry_after, limit
         self.closed_seconds = closed_seconds
 

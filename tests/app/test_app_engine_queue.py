@@ -145,6 +145,7 @@ def test_a_refusal_says_for_how_long_it_holds_for_others(clock: Clock) -> None:
     assert (error.retry_after, error.closed_seconds) == pytest.approx((0.1, 0.1))
     error = refused(99, 2.99)  # that would be soon, but a fiftieth of the wait has to pass
     assert (error.retry_after, error.closed_seconds) == pytest.approx((0.01, 0.06))
+    assert str(error).endswith("try again in 0.1 seconds")  # never "in 0.0"
     assert refused(99, 2.9, priority=Priority.BULK).closed_seconds == 0.0  # an interactive one may wait for less
     assert refused(49, 60.0, deadline=clock() + 0.1).closed_seconds == 0.0  # others have other deadlines
     error = refused(199, 60.0)
