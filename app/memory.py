@@ -11,7 +11,7 @@ import sys
 HEAPS = 2
 M_ARENA_MAX = -8  # of mallopt(3)
 # When Python looks for garbage by itself: at so many new objects that have not been freed, and at so many times of that
-# among older ones, and oldest. By its own measure, 700 objects, it looks hundreds of times a second under load, each
+# among older ones, and oldest. By its own measure, 700 objects, it looks again and again under load, each
 # time at what the requests under way are made of, while lanes and event loop wait: nearly nothing of it is garbage.
 SEARCHES = (50_000, 20, 1_000)
 # oneDNN keeps what it has compiled for a shape, 0.15 MB for a layer of the encoder and up to 1,024 of them: whatever
