@@ -20,8 +20,9 @@ from app.metrics import Metrics
 class Door(HttpToolsProtocol):
     """Uvicorn's protocol; what an :class:`Overload` knows to be refused is answered when its headers have been read.
 
-    It starts no task and goes through no middleware. The answer, the line in the log and the metrics are the same. Requests that need more than that go the long way: with a body that is too long or
-    of unknown length, an Origin, or a connection that is to be closed or does not take what is written.
+    It starts no task and goes through no middleware. The answer, the line in the log and the metrics are the same.
+    Requests that need more than that go the long way: with a body that is too long or of unknown length, an Origin, or
+    a connection that is to be closed or does not take what is written.
     """
 
     overload: ClassVar[Overload]
