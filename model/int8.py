@@ -36,12 +36,16 @@ def pack_weights(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class TileKernel:
-    """The tiles of AMX, by operators of our own: see ``model/native/tiles.h``. RuntimeError where there are none."""
+    """Operators of our own, by AMX, AVX512-VNNI, AVX-512 or AVX2: see ``model/native/tiles.h``.
+
+    RuntimeError where there are none.
+    """
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         native = operators(weight.device)
-        if native is None or not native.has_tiles():
-            raise RuntimeError("this processor has no tiles, or the operators are not built")
+        self.unit = "plain" if native is None else native.int8_units()[0]
+        if native is None or self.unit == "plain":
+            raise RuntimeError("this processor has none of those units, or the operators are not built")
         self.weight, self.scale, self.native = weight, scale, native
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -50,7 +54,7 @@ class TileKernel:
 
     def whole(self, bias: Tensor, smallest: float, gates: bool) -> NativeInt8Product:
         """The product with all that belongs to it as one operator."""
-        return self.native.int8_by_tiles(self.weight, self.scale, bias, smallest, gates)
+        return self.native.int8_by_tiles(self.weight, self.scale, bias, smallest, gates, self.unit)
 
     @cached_property
     def _alone(self) -> NativeInt8Product:

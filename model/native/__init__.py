@@ -98,20 +98,25 @@ class Operators(NamedTuple):
     attend: Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
     """Queries (B, Q, H), keys and values side by side (B, S, 2H), mask (B, S) bool and the number of heads to their
     contexts side by side (B, Q, H) and their mean weights (B, Q, S): Vaswani et al. 2017, equation 1."""
-    best_extensions: Callable[[Tensor, Tensor, int, int, int, Sequence[int], Tensor | None, Tensor | None], Tensor]
-    """Logits (B * J, V), costs (B, J), how many are wanted, columns padded to, the end's column, barred columns, forced
-    slots and columns (F) int64 to keys (B, M + J): see :func:`model.search.extensions.best_extensions`."""
+    best_extensions: Callable[
+        [Tensor, Tensor, int, int, int, Sequence[int], bool, Tensor | None, Tensor | None], Tensor
+    ]
+    """Logits (B * J, V), costs (B, J), how many are wanted, columns padded to, the end's column, barred columns, if they
+    are those of a restriction, forced slots and columns (F) int64 to keys (B, M + J): see
+    :func:`model.search.extensions.best_extensions`."""
     int8_by_fbgemm: Callable[[Any, Tensor, float], NativeInt8Product]
     """FBGEMM's packed weights, bias (O) and what is added to each row's scale."""
-    int8_by_tiles: Callable[[Tensor, Tensor, Tensor, float, bool], NativeInt8Product]
-    """Integer weights (O, I), scales and bias (O), what is added to each row's scale, and whether they are gates."""
+    int8_by_tiles: Callable[[Tensor, Tensor, Tensor, float, bool, str], NativeInt8Product]
+    """Integer weights (O, I) from -63 to 63, scales and bias (O), what is added to each row's scale, whether they are
+    gates, and one of ``int8_units``, which all give the same integers."""
     unroll_both: Callable[
         [Tensor, Tensor, NativeInt8Product, NativeInt8Product, NativeInt8Product, NativeInt8Product], Tensor
     ]
     """Sequence (T, N, I), the index (T, N) int64 that reverses it, and the products of an LSTM with its inputs and with
     ``h``, forwards, then backwards, to the outputs of both directions side by side (T, N, 2H), from zeros on."""
-    has_tiles: Callable[[], bool]
-    """Whether the processor has AMX; without it ``int8_by_tiles`` gives the same integers by far too slow loops."""
+    int8_units: Callable[[], list[str]]
+    """What of amx, avx512_vnni, avx512 and avx2 the processor multiplies int8 with, the fastest first; and last of all
+    plain, which are loops for tests, far too slow."""
     decoder_step: Callable[
         [Tensor, float, NativeInt8Product, NativeInt8Product, NativeInt8Product, int, bool], DecoderStep
     ]
@@ -198,7 +203,7 @@ def _load(capability: str) -> Operators | None:
         known.int8_by_fbgemm.default,
         known.int8_by_tiles.default,
         known.unroll_both.default,
-        known.has_tiles.default,
+        known.int8_units.default,
         torch.classes.ferry.DecoderStep,
         known.cross_entropy_.default,
         known.cross_entropy_and_divergence_.default,

@@ -81,7 +81,7 @@ class DecoderStep : public torch::CustomClassHolder {
       compute_features(*scratch, token, before, after, keys, mask);
       last->kernel().multiply_into({scratch->features}, logits);
       if (penalty.has_value()) add_to_each(*penalty, logits);
-      at::Tensor best = best_extensions(logits, costs, width, padded, end, barred, std::nullopt, std::nullopt);
+      at::Tensor best = best_extensions(logits, costs, width, padded, end, barred, penalty.has_value(), std::nullopt, std::nullopt);
       ranked.push_back(costs.size(1) == width ? best : at::constant_pad_nd(best, {0, width - costs.size(1)}, never));
       const int64_t* found = ranked.back().const_data_ptr<int64_t>();
       if (static_cast<int64_t>(ranked.size()) >= most || known_to_host(found, sentences, width, alone)) return {at::stack(ranked), after.joined, std::move(given)};

@@ -4,6 +4,7 @@
 
 #include <ATen/ops/full.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -48,26 +49,68 @@ class Smallest {
   float bar_ = std::numeric_limits<float>::infinity();
 };
 
-// log_softmax of a row is (x - largest) - logarithm.
+// A sum of numbers from 0 to 1 that is the same in every order: of their multiples of 2^-36, which 2^27 of them do not overflow.
+class ExactSum {
+ public:
+  void add(const Vec& numbers) {
+#ifdef CPU_CAPABILITY_AVX512
+    const __m512 units = _mm512_mul_ps(numbers, _mm512_set1_ps(units_of_one));
+    total_ = _mm512_add_epi64(total_, _mm512_cvtps_epi64(_mm512_castps512_ps256(units)));
+    total_ = _mm512_add_epi64(total_, _mm512_cvtps_epi64(_mm512_extractf32x8_ps(units, 1)));
+#else
+    float each[Vec::size()];
+    (numbers * Vec(units_of_one)).store(each);
+    for (const float units : each) total_ += std::llrint(units);
+#endif
+  }
+
+  float total() const {
+#ifdef CPU_CAPABILITY_AVX512
+    return static_cast<float>(_mm512_reduce_add_epi64(total_)) / units_of_one;
+#else
+    return static_cast<float>(total_) / units_of_one;
+#endif
+  }
+
+ private:
+  static constexpr float units_of_one = 68719476736.0f;
+#ifdef CPU_CAPABILITY_AVX512
+  __m512i total_ = _mm512_setzero_si512();
+#else
+  int64_t total_ = 0;
+#endif
+};
+
+// log_softmax of a row is (x - largest) - logarithm. Of `restricted` columns there are others in other batches, of probability 0 or none, so that
+// a number's place among them varies; their sum does not.
 struct Normaliser {
   float largest, logarithm;
 
-  Normaliser(const float* logits, int64_t columns) {
+  Normaliser(const float* logits, int64_t columns, bool restricted) {
     Vec peak(-std::numeric_limits<float>::infinity());
-    int64_t place = 0;
-    for (; place + Vec::size() <= columns; place += Vec::size()) peak = at::vec::maximum(peak, Vec::loadu(logits + place));
+    for_filled(logits, columns, [&](const Vec& numbers) { peak = at::vec::maximum(peak, numbers); });
     largest = ferry::largest(peak);
-    for (int64_t rest = place; rest < columns; ++rest) {
-      largest = std::isnan(logits[rest]) ? logits[rest] : std::max(largest, logits[rest]);
-    }
-    Vec total(0.0f);
     const Vec shift(largest);
-    for (place = 0; place + Vec::size() <= columns; place += Vec::size()) {
-      total = total + exponential(Vec::loadu(logits + place) - shift);
+    if (restricted) {
+      ExactSum total;
+      for_filled(logits, columns, [&](const Vec& numbers) { total.add(exponential(numbers - shift)); });
+      logarithm = std::log(total.total());
+    } else {
+      Vec total(0.0f);
+      for_filled(logits, columns, [&](const Vec& numbers) { total = total + exponential(numbers - shift); });
+      logarithm = std::log(sum(total));
     }
-    float exponentials = sum(total);
-    for (; place < columns; ++place) exponentials += std::exp(logits[place] - largest);
-    logarithm = std::log(exponentials);
+  }
+
+  // Shows vectors of them, the last one filled up with minus infinity.
+  template <typename Show>
+  static void for_filled(const float* logits, int64_t columns, const Show& show) {
+    int64_t place = 0;
+    for (; place + Vec::size() <= columns; place += Vec::size()) show(Vec::loadu(logits + place));
+    if (place == columns) return;
+    float rest[Vec::size()];
+    std::fill(std::copy(logits + place, logits + columns, rest), rest + Vec::size(), -std::numeric_limits<float>::infinity());
+    show(Vec::loadu(rest));
   }
 
   float cost(float before, float logit) const { return before - ((logit - largest) - logarithm); }
@@ -82,6 +125,7 @@ inline at::Tensor best_extensions(
     int64_t padded,
     int64_t end,
     at::IntArrayRef barred,
+    bool restricted,
     const std::optional<at::Tensor>& forced_slots,
     const std::optional<at::Tensor>& forced_columns) {
   TORCH_CHECK(logits.dim() == 2 && logits.scalar_type() == at::kFloat && logits.is_contiguous(), "logits must be (N, V) float32");
@@ -110,7 +154,7 @@ inline at::Tensor best_extensions(
       const float before = cost[row];
       if (!(before < std::numeric_limits<float>::infinity())) continue;
       const float* scores = given + row * columns;
-      const Normaliser normaliser(scores, columns);
+      const Normaliser normaliser(scores, columns, restricted);
       if (only[sentence] >= 0) {
         if (row == sentence * rows) {
           const float prescribed = normaliser.cost(before, scores[only[sentence]]);

@@ -87,17 +87,17 @@ class FbgemmKernel : public Int8Kernel {
 
 class TileKernel : public Int8Kernel {
  public:
-  TileKernel(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates)
-      : weights_(weight, scale, bias, gates), smallest_(smallest) {}
+  TileKernel(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates, Unit unit)
+      : weights_(weight, scale, bias, gates, unit), smallest_(smallest) {}
 
   int64_t outputs() const override { return weights_.outputs; }
 
-  at::Tensor multiply(const Parts& rows) const override { return product(TiledRows(rows, smallest_)); }
+  at::Tensor multiply(const Parts& rows) const override { return product(TiledRows(rows, smallest_, weights_.flip)); }
 
   void multiply_into(const Parts& rows, const at::Tensor& products) const override {
     check(products, "products", 2);
     TORCH_CHECK(products.size(0) == rows.front().size(0) && products.size(1) == outputs(), "the products are of another shape");
-    write(TiledRows(rows, smallest_), products.mutable_data_ptr<float>());
+    write(TiledRows(rows, smallest_, weights_.flip), products.mutable_data_ptr<float>());
   }
 
   // Rows to products (N, O).
@@ -133,7 +133,7 @@ class TileKernel : public Int8Kernel {
 
   void lstm(const Parts& rows, const at::Tensor& cell, at::Tensor hidden, at::Tensor after) const override {
     const int64_t count = rows.front().size(0), units = outputs() / block_tiles;
-    if (weights_.gates) return advance(TiledRows(rows, smallest_), nullptr, State(cell, count, units), State(hidden, count, units), State(after, count, units));
+    if (weights_.gates) return advance(TiledRows(rows, smallest_, weights_.flip), nullptr, State(cell, count, units), State(hidden, count, units), State(after, count, units));
     const auto found = lstm_gates(multiply(rows), cell);
     hidden.copy_(std::get<0>(found));
     after.copy_(std::get<1>(found));
@@ -149,14 +149,14 @@ class TileKernel : public Int8Kernel {
     State before(hidden, count, units);
     for (int64_t step = 0; step < steps; ++step) {
       const State after{found.mutable_data_ptr<float>() + step * count * units, units};
-      const TiledRows rows(count, {{before.numbers, units, before.stride}}, smallest_);
+      const TiledRows rows(count, {{before.numbers, units, before.stride}}, smallest_, weights_.flip);
       advance(rows, products.const_data_ptr<float>() + step * count * outputs(), cells, after, cells);
       before = after;
     }
     return {found, steps ? found[steps - 1] : hidden, cell};
   }
 
-  at::Tensor multiply_integers(const at::Tensor& rows) const override { return product(TiledRows({rows}, 0.0, false)); }
+  at::Tensor multiply_integers(const at::Tensor& rows) const override { return product(TiledRows({rows}, 0.0, weights_.flip, false)); }
 
  private:
   // Part of a state, (N, H), whose rows may lie apart.
@@ -237,9 +237,10 @@ inline c10::intrusive_ptr<Int8Product> int8_by_fbgemm(const FbgemmKernel::Packed
   return c10::make_intrusive<Int8Product>(std::make_unique<FbgemmKernel>(packed, bias, smallest));
 }
 
-// Weights (O, I) int8, a scale and a bias (O) for each channel; `gates` if they are those of an LSTM.
-inline c10::intrusive_ptr<Int8Product> int8_by_tiles(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates) {
-  return c10::make_intrusive<Int8Product>(std::make_unique<TileKernel>(weight, scale, bias, smallest, gates));
+// Weights (O, I) int8, a scale and a bias (O) for each channel; `gates` if they are those of an LSTM; by one of int8_units().
+inline c10::intrusive_ptr<Int8Product> int8_by_tiles(
+    const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, double smallest, bool gates, const std::string& unit) {
+  return c10::make_intrusive<Int8Product>(std::make_unique<TileKernel>(weight, scale, bias, smallest, gates, unit_of(unit)));
 }
 
 // Outputs (T, N, 2H) of an LSTM over the sequence (T, N, I) and of one over the same reversed by the index (T, N) int64, whose outputs are reversed

@@ -19,7 +19,7 @@ TORCH_LIBRARY(ferry, library) {
   library.def("int8_by_fbgemm", ferry::int8_by_fbgemm);
   library.def("int8_by_tiles", ferry::int8_by_tiles);
   library.def("unroll_both", ferry::unroll_both);
-  library.def("has_tiles() -> bool", ferry::has_tiles);
+  library.def("int8_units() -> str[]", ferry::int8_units);
   library.class_<ferry::DecoderStep>("DecoderStep")
       .def(torch::init<at::Tensor, double, ferry::DecoderStep::Product, ferry::DecoderStep::Product,
                        ferry::DecoderStep::Product, int64_t, bool>())
@@ -32,7 +32,7 @@ TORCH_LIBRARY(ferry, library) {
   library.def("masked_mean(Tensor outputs, Tensor mask) -> Tensor", ferry::masked_mean);
   library.def("attend(Tensor queries, Tensor keys, Tensor mask, int heads) -> (Tensor, Tensor)", ferry::attend);
   library.def(
-      "best_extensions(Tensor logits, Tensor costs, int wanted, int padded, int end, int[] barred, "
+      "best_extensions(Tensor logits, Tensor costs, int wanted, int padded, int end, int[] barred, bool restricted, "
       "Tensor? forced_slots, Tensor? forced_columns) -> Tensor",
       ferry::best_extensions);
   library.def("transposed(Tensor matrix) -> Tensor", ferry::transposed);

@@ -1,134 +1,31 @@
-// Products of int8 in the tiles of AMX: 16 rows of activations and 16 columns of weights, 64 integers deep, make 256
-// sums in 16 cycles (Intel, Software Developer's Manual, volume 2: TDPBSSD). What is done before and after a product is
-// done here as well, so that neither rounded rows nor sums pass through memory.
-//
-// A processor without AMX takes the same steps in plain loops: for tests, since it has better kernels.
+// Rows and weights of int8 in tiles, and their products. What is done before and after a product is done here as well, so
+// that neither rounded rows nor sums pass through memory.
 #pragma once
 
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "layers.h"
-
-#ifdef __AMX_INT8__
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "units.h"
 
 namespace ferry {
 
-constexpr int64_t tile_side = 16;                        // rows of a tile of activations, columns of one of weights
-constexpr int64_t tile_depth = 64;                       // integers of a row
-constexpr int64_t tile_bytes = tile_side * tile_depth;
-constexpr int64_t tile_sums = tile_side * tile_side;
-constexpr int64_t block_tiles = 4;                       // tiles of columns that are finished together
+constexpr int64_t block_tiles = 4;  // tiles of columns that are finished together
 constexpr int64_t block_columns = block_tiles * tile_side;
 
-// Whether this processor has the tiles and the kernel lets this process use them.
-inline bool has_tiles() {
-#ifdef __AMX_INT8__
-  static const bool granted = [] {
-    constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    return __builtin_cpu_supports("amx-int8") && syscall(SYS_arch_prctl, request, tile_data) == 0;
-  }();
-  return granted;
-#else
-  return false;
-#endif
-}
-
-// Sums of one or two tiles of rows times two tiles of columns over `deep` tiles: for each tile of rows the 256 of the
-// first columns, then those of the second. Tiles of rows are `deep` tiles apart.
-inline void multiply_plainly(const int8_t* rows, bool second, const int8_t* weights, int64_t deep, int32_t* sums) {
-  std::memset(sums, 0, (second ? 4 : 2) * tile_sums * sizeof(int32_t));
-  for (int64_t high = 0; high <= static_cast<int64_t>(second); ++high) {
-    for (int64_t step = 0; step < deep; ++step) {
-      for (int64_t right = 0; right < 2; ++right) {
-        const int8_t* left_tile = rows + (high * deep + step) * tile_bytes;
-        const int8_t* right_tile = weights + (2 * step + right) * tile_bytes;
-        int32_t* mine = sums + (2 * high + right) * tile_sums;
-        for (int64_t row = 0; row < tile_side; ++row) {
-          for (int64_t place = 0; place < tile_depth; ++place) {
-            const int32_t factor = left_tile[row * tile_depth + place];
-            const int8_t* quads = right_tile + place / 4 * tile_depth + place % 4;
-            for (int64_t column = 0; column < tile_side; ++column) mine[row * tile_side + column] += factor * quads[4 * column];
-          }
-        }
-      }
-    }
-  }
-}
-
-#ifdef __AMX_INT8__
-template <bool second>
-inline void multiply_in_tiles(const int8_t* rows, const int8_t* weights, int64_t deep, int32_t* sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  if constexpr (second) {
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (int64_t step = 0; step < deep; ++step) {
-    _tile_loadd(4, rows + step * tile_bytes, tile_depth);
-    _tile_loadd(6, weights + 2 * step * tile_bytes, tile_depth);
-    _tile_loadd(7, weights + (2 * step + 1) * tile_bytes, tile_depth);
-    _tile_dpbssd(0, 4, 6);
-    _tile_dpbssd(1, 4, 7);
-    if constexpr (second) {
-      _tile_loadd(5, rows + (deep + step) * tile_bytes, tile_depth);
-      _tile_dpbssd(2, 5, 6);
-      _tile_dpbssd(3, 5, 7);
-    }
-  }
-  _tile_stored(0, sums, tile_depth);
-  _tile_stored(1, sums + tile_sums, tile_depth);
-  if constexpr (second) {
-    _tile_stored(2, sums + 2 * tile_sums, tile_depth);
-    _tile_stored(3, sums + 3 * tile_sums, tile_depth);
-  }
-}
-#endif
-
-// All eight tiles at their full size, for the calling thread while this lives.
-class TileConfiguration {
- public:
-  explicit TileConfiguration(bool tiles) : tiles_(tiles) {
-#ifdef __AMX_INT8__
-    if (!tiles_) return;
-    struct alignas(64) {
-      uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } wanted;
-    std::fill_n(wanted.row_bytes, 8, tile_depth);
-    std::fill_n(wanted.rows, 8, tile_side);
-    _tile_loadconfig(&wanted);
-#endif
-  }
-  ~TileConfiguration() {
-#ifdef __AMX_INT8__
-    if (tiles_) _tile_release();  // or each switch of threads would save 8 KB
-#endif
-  }
-  TileConfiguration(const TileConfiguration&) = delete;
-  TileConfiguration& operator=(const TileConfiguration&) = delete;
-
- private:
-  const bool tiles_;
-};
-
-// Numbers from -127 to 127 to the nearest integers, of two the even one.
-inline void store_rounded(const Vec& numbers, int8_t* to) {
+// Numbers from -127 to 127 to the nearest integers, of two the even one; with `flip` 128 larger, without a sign.
+inline void store_rounded(const Vec& numbers, bool flip, int8_t* to) {
+  const int8_t sign = flip ? -128 : 0;
 #ifdef CPU_CAPABILITY_AVX512
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(numbers)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_xor_si128(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(numbers)), _mm_set1_epi8(sign)));
 #else
   float rounded[Vec::size()];
   numbers.round().store(rounded);
-  for (int64_t index = 0; index < Vec::size(); ++index) to[index] = static_cast<int8_t>(static_cast<int32_t>(rounded[index]));
+  for (int64_t index = 0; index < Vec::size(); ++index) to[index] = static_cast<int8_t>(static_cast<int32_t>(rounded[index]) ^ sign);
 #endif
 }
 
@@ -142,11 +39,11 @@ struct Part {
 class TiledRows {
  public:
   // `parts` (N, I_1), (N, I_2), ... make rows (N, I); `smallest` is added to each row's scale, max|x| / 127. Without
-  // `scaling` the numbers are as they are to be rounded.
-  TiledRows(const std::vector<at::Tensor>& parts, double smallest, bool scaling = true)
-      : TiledRows(parts.front().size(0), each_of(parts), smallest, scaling) {}
+  // `scaling` the numbers are as they are to be rounded. `flip` is that of the weights.
+  TiledRows(const std::vector<at::Tensor>& parts, double smallest, bool flip, bool scaling = true)
+      : TiledRows(parts.front().size(0), each_of(parts), smallest, flip, scaling) {}
 
-  TiledRows(int64_t rows, const std::vector<Part>& parts, double smallest, bool scaling = true) : count(rows) {
+  TiledRows(int64_t rows, const std::vector<Part>& parts, double smallest, bool flip, bool scaling = true) : count(rows) {
     for (const Part& part : parts) width += part.width;
     deep = (width + tile_depth - 1) / tile_depth;
     const int64_t row_tiles = (count + tile_side - 1) / tile_side;
@@ -155,11 +52,11 @@ class TiledRows {
     if (!held.defined()) held = at::empty({std::max(kept_bytes, bytes + count * static_cast<int64_t>(sizeof(float)))}, at::TensorOptions().dtype(at::kChar));
     integers = held.mutable_data_ptr<int8_t>();
     scales = reinterpret_cast<float*>(integers + bytes);
-    for_rows(count, 2 * width, [&](int64_t row) { round(row, parts, smallest, scaling); });
+    for_rows(count, 2 * width, [&](int64_t row) { round(row, parts, smallest, flip, scaling); });
   }
 
   int64_t count = 0, width = 0, deep = 0;  // deep: tiles of a row
-  int8_t* integers;                        // beyond the last row they are anything
+  int8_t* integers;                        // beyond the last row they are anything; beyond a row's width, where weights are 0, 0
   float* scales;
 
  private:
@@ -173,7 +70,7 @@ class TiledRows {
     return parts;
   }
 
-  void round(int64_t row, const std::vector<Part>& parts, double smallest, bool scaling) {
+  void round(int64_t row, const std::vector<Part>& parts, double smallest, bool flip, bool scaling) {
     scales[row] = 1.0f;
     if (scaling) {
       Vec peak(0.0f);
@@ -193,11 +90,11 @@ class TiledRows {
       for_vectors(part.width, [&](int64_t place, int64_t size) {
         const Vec scaled = load(numbers + place, size) * factor;
         if (filled + Vec::size() <= tile_depth) {  // what stands behind `size` is 0, and written over by what follows
-          store_rounded(scaled, tile + filled);
+          store_rounded(scaled, flip, tile + filled);
           filled += size;
         } else {
           int8_t rounded[Vec::size()];
-          store_rounded(scaled, rounded);
+          store_rounded(scaled, flip, rounded);
           for (int64_t index = 0; index < size; ++index) {
             if (filled == tile_depth) tile += tile_bytes, filled = 0;
             tile[filled++] = rounded[index];
@@ -224,7 +121,8 @@ class TiledRows {
 // of an LSTM, all four of its next 16 units.
 class TiledWeights {
  public:
-  TiledWeights(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, bool gates) : gates(gates) {
+  TiledWeights(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& bias, bool gates, Unit unit)
+      : gates(gates), flip(unit != Unit::amx && unit != Unit::plain), unit_(unit) {
     TORCH_CHECK(weight.dim() == 2 && weight.scalar_type() == at::kChar && weight.is_contiguous(), "weights must be (O, I) int8");
     outputs = weight.size(0), inputs = weight.size(1);
     check(scale, "scale", 1);
@@ -237,11 +135,16 @@ class TiledWeights {
     integers_ = at::zeros({blocks_ * block_tiles * deep_ * tile_bytes}, weight.options());
     scales_ = at::zeros({blocks_ * block_columns}, scale.options());
     biases_ = at::zeros({blocks_ * block_columns}, scale.options());
-    scale_ = scales_.mutable_data_ptr<float>(), bias_ = biases_.mutable_data_ptr<float>();
+    starts_ = at::zeros({blocks_ * block_columns}, scale.options().dtype(at::kInt));
+    scale_ = scales_.mutable_data_ptr<float>(), bias_ = biases_.mutable_data_ptr<float>(), start_ = starts_.mutable_data_ptr<int32_t>();
     for (int64_t block = 0; block < blocks_; ++block) {
       for (int64_t number = 0; number < block_tiles; ++number) {
         const Columns columns = place(block, number);
         for (int64_t depth = 0; depth < deep_; ++depth) pack(weight, block, number, depth, columns);
+        for (int64_t column = 0; flip && column < columns.count; ++column) {
+          const int8_t* mine = weight.const_data_ptr<int8_t>() + (columns.first + column) * inputs;
+          start_[block * block_columns + number * tile_side + column] = -128 * std::accumulate(mine, mine + inputs, int32_t{0});
+        }
         std::copy_n(scale.const_data_ptr<float>() + columns.first, columns.count, scale_ + block * block_columns + number * tile_side);
         std::copy_n(bias.const_data_ptr<float>() + columns.first, columns.count, bias_ + block * block_columns + number * tile_side);
       }
@@ -273,26 +176,19 @@ class TiledWeights {
     const int64_t taller = 2 * tile_side, pairs = (rows.count + taller - 1) / taller;
     // A block of weights has as many bytes, which one core reads at some 20 a nanosecond.
     const int64_t grain = std::max<int64_t>(1, 4 * worth_a_thread / (block_columns * deep_ * tile_depth * pairs));
-    const bool tiles = has_tiles();
     const int8_t* weights = integers_.const_data_ptr<int8_t>();
     at::parallel_for(0, blocks_, grain, [&](int64_t begin, int64_t end) {
-      const TileConfiguration configured(tiles);
+      const TileConfiguration configured(unit_ == Unit::amx);
       Sums sums;
       for (int64_t block = begin; block < end; ++block) {
         for (int64_t first = 0; first < rows.count; first += taller) {
-          const bool second = rows.count - first > tile_side;
+          const int64_t count = std::min(taller, rows.count - first);
           const int8_t* left = rows.integers + first / tile_side * deep_ * tile_bytes;
           for (int64_t half = 0; half < 2; ++half) {
             const int8_t* right = weights + (2 * block + half) * 2 * deep_ * tile_bytes;
-#ifdef __AMX_INT8__
-            if (tiles) {
-              (second ? multiply_in_tiles<true> : multiply_in_tiles<false>)(left, right, deep_, sums.halves[half]);
-              continue;
-            }
-#endif
-            multiply_plainly(left, second, right, deep_, sums.halves[half]);
+            multiply(left, count, right, start_ + block * block_columns + 2 * half * tile_side, sums.halves[half]);
           }
-          finish(block, first, std::min(taller, rows.count - first), sums);
+          finish(block, first, count, sums);
         }
       }
     });
@@ -306,9 +202,31 @@ class TiledWeights {
   };
 
   int64_t outputs, inputs;
-  const bool gates;
+  const bool gates, flip;  // flip: rows must be 128 larger
 
  private:
+  // Sums of up to 32 rows with half a block.
+  void multiply(const int8_t* rows, int64_t count, const int8_t* weights, const int32_t* start, int32_t* sums) const {
+    const bool second = count > tile_side;
+    switch (unit_) {
+#ifdef __AMX_INT8__
+      case Unit::amx:
+        return second ? multiply_in_tiles<true>(rows, weights, deep_, sums) : multiply_in_tiles<false>(rows, weights, deep_, sums);
+#endif
+#ifdef CPU_CAPABILITY_AVX512
+      case Unit::vnni:
+        return multiply_in_vectors<Vnni>(rows, count, weights, deep_, start, sums);
+      case Unit::avx512:
+        return multiply_in_vectors<Avx512>(rows, count, weights, deep_, start, sums);
+#elif defined(CPU_CAPABILITY_AVX2)
+      case Unit::avx2:
+        return multiply_in_vectors<Avx2>(rows, count, weights, deep_, start, sums);
+#endif
+      default:
+        return multiply_plainly(rows, second, weights, deep_, sums);
+    }
+  }
+
   // One tile, in which four integers of a column stand together; a shortlist's weights are packed for each batch.
   void pack(const at::Tensor& weight, int64_t block, int64_t number, int64_t depth, const Columns& columns) {
     int8_t* half = integers_.mutable_data_ptr<int8_t>() + (2 * block + number / 2) * 2 * deep_ * tile_bytes;
@@ -325,9 +243,11 @@ class TiledWeights {
     }
   }
 
+  const Unit unit_;
   int64_t deep_, blocks_;
-  at::Tensor integers_, scales_, biases_;
+  at::Tensor integers_, scales_, biases_, starts_;
   float *scale_, *bias_;
+  int32_t* start_;
 };
 
 // Sums of integers times their columns' scales.

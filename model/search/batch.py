@@ -145,7 +145,7 @@ class Batch:
             return
         barred = restriction.places(barred)
         self._pieces = restriction.pieces.cpu().numpy()
-        self._columns = Columns(len(self._pieces), int(barred[0]), barred)
+        self._columns = Columns(len(self._pieces), int(barred[0]), barred, restricted=True)
 
     def _forced(self, device: torch.device) -> Forced | None:
         found = self.beams.forced()

@@ -35,6 +35,7 @@ class Columns(NamedTuple):
     size: int  # how many there are
     end: int  # the column of end-of-sentence
     barred: Tensor  # int64, columns that extend no hypothesis: padding, begin-of-sentence and end-of-sentence
+    restricted: bool = False  # whether they are some pieces, which vary with the batch: see _exact_log_softmax
 
     @property
     def chunk(self) -> int:
@@ -72,10 +73,11 @@ def best_extensions(logits: Tensor, costs: Tensor, width: int, columns: Columns,
     On a CPU the operators of :mod:`model.native` do it in one call, a sentence's rows after another.
     """
     if native := operators(logits.device):
-        barred, only = columns.barred.tolist(), forced or (None, None)
-        return native.best_extensions(logits.float(), costs, width, columns.padded, columns.end, barred, *only)
+        what = (columns.padded, columns.end, columns.barred.tolist(), columns.restricted)
+        return native.best_extensions(logits.float(), costs, width, *what, *(forced or (None, None)))
     sentences, rows = costs.shape
-    scores, each = _log_softmax(logits), costs.view(-1)
+    scores = _exact_log_softmax(logits) if columns.restricted else _log_softmax(logits)
+    each = costs.view(-1)
     places = _range(sentences * rows, columns.padded, costs.device) + columns.end
     ends = _keys(each - scores[:, columns.end], places).view(sentences, rows)
     prescribed = None if forced is None else costs[forced.slots, 0] - scores[forced.slots * rows, forced.columns]
@@ -93,6 +95,16 @@ def _log_softmax(logits: Tensor) -> Tensor:
     if scores.device.type != "cpu":
         return torch.log_softmax(scores, dim=-1)
     return torch.log_softmax(scores, dim=-1, out=scores)
+
+
+def _exact_log_softmax(logits: Tensor) -> Tensor:
+    """The same of columns that vary with the batch, minus infinity being that of another sentence's piece.
+
+    Exponentials are rounded to multiples of 2^-36, whose sum is exact in float64: the same whatever their places.
+    """
+    shifted = logits.float() - logits.float().amax(dim=1, keepdim=True)
+    total = shifted.exp().double().mul_(2.0**36).round_().sum(dim=1, keepdim=True)
+    return shifted.sub_(total.float().div_(2.0**36).log_())
 
 
 def _best(scores: Tensor, costs: Tensor, width: int, columns: Columns) -> Tensor:

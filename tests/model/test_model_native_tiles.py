@@ -1,4 +1,4 @@
-"""Products of int8 in tiles: by AMX where the processor has it, elsewhere by loops that take the same steps."""
+"""Products of int8 in tiles, by each unit that the processor has for them, and by loops that take the same steps."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from model.native import NativeInt8Product, Operators
 from model.products import SMALLEST
 
 CPU = torch.device("cpu")
+BUILT = native.operators(CPU)
+UNITS = BUILT.int8_units() if BUILT else ["plain"]
 
 every_count = pytest.mark.parametrize("count", [1, 16, 17, 32, 33, 80])  # of rows; a tile has 16, two are a block
 # A tile of weights is 64 deep and 16 wide, and four are a block; those of gates stand for 16 units.
@@ -22,18 +24,26 @@ every_shape = pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (3, 20),
 every_layout = pytest.mark.parametrize("gates", [False, True])
 
 
+@pytest.fixture(params=UNITS)
+def unit(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def operators() -> Iterator[Operators]:
-    found = native.operators(CPU)
-    if found is None:
+def operators(unit: str) -> Iterator[Operators]:
+    if BUILT is None:
         pytest.skip("the operators are not built")
+
+    def by_unit(weight: Tensor, scale: Tensor, bias: Tensor, smallest: float, gates: bool, _: str) -> NativeInt8Product:
+        return BUILT.int8_by_tiles(weight, scale, bias, smallest, gates, unit)
+
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(1)
-        yield found
+        yield BUILT._replace(int8_by_tiles=by_unit)
 
 
 def tiled(operators: Operators, weight: Tensor, bias: Tensor, gates: bool) -> NativeInt8Product:
-    return operators.int8_by_tiles(*pack_weights(weight), bias, SMALLEST, gates)
+    return operators.int8_by_tiles(*pack_weights(weight), bias, SMALLEST, gates, "")
 
 
 def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +87,7 @@ def test_threads_change_nothing(operators: Operators) -> None:
 
 def test_integers_are_multiplied_as_they_are(operators: Operators) -> None:
     weight, rows = torch.randint(-63, 64, (20, 70)), torch.randint(-90, 91, (18, 70))
-    product = operators.int8_by_tiles(weight.to(torch.int8), torch.ones(20), torch.zeros(20), 0.0, False)
+    product = operators.int8_by_tiles(weight.to(torch.int8), torch.ones(20), torch.zeros(20), 0.0, False, "")
     assert torch.equal(product.multiply_integers(rows.float()), (rows @ weight.t()).float())
 
 
@@ -148,9 +158,9 @@ def test_what_does_not_fit_is_refused(operators: Operators) -> None:
     with pytest.raises(RuntimeError, match="71 numbers in a row, not 70"):
         product.multiply(torch.ones(2, 71))
     with pytest.raises(RuntimeError, match=r"must be \(O, I\) int8"):
-        operators.int8_by_tiles(torch.ones(20, 70), torch.ones(20), torch.zeros(20), 0.0, False)
+        operators.int8_by_tiles(torch.ones(20, 70), torch.ones(20), torch.zeros(20), 0.0, False, "")
     with pytest.raises(RuntimeError, match="do not fit the weights"):
-        operators.int8_by_tiles(torch.ones(20, 70, dtype=torch.int8), torch.ones(19), torch.zeros(20), 0.0, False)
+        operators.int8_by_tiles(torch.ones(20, 70, dtype=torch.int8), torch.ones(19), torch.zeros(20), 0.0, False, "")
     gates = tiled(operators, torch.randn(8, 2), torch.zeros(8), True)
     four = (gates, gates, gates, gates)
     with pytest.raises(IndexError, match="reverse is out of bounds"):
@@ -158,4 +168,19 @@ def test_what_does_not_fit_is_refused(operators: Operators) -> None:
     with pytest.raises(RuntimeError, match=r"reverse must be \(T, N\) int64"):
         operators.unroll_both(torch.ones(3, 1, 2), torch.zeros(2, 1).long(), *four)
     with pytest.raises(RuntimeError, match="four gates"):
-        operators.int8_by_tiles(torch.ones(21, 70, dtype=torch.int8), torch.ones(21), torch.zeros(21), 0.0, True)
+        operators.int8_by_tiles(torch.ones(21, 70, dtype=torch.int8), torch.ones(21), torch.zeros(21), 0.0, True, "")
+
+
+def test_the_largest_integers_are_exact(operators: Operators) -> None:
+    """Units that add two products in 16 bits have no more than that."""
+    signs = torch.tensor([1, -1]).repeat_interleave(35)
+    weight, rows = torch.stack([signs, signs.abs(), -signs]) * 63, torch.stack([signs, -signs.abs()]) * 127
+    product = operators.int8_by_tiles(weight.to(torch.int8), torch.ones(3), torch.zeros(3), 0.0, False, "")
+    assert torch.equal(product.multiply_integers(rows.float()), (rows @ weight.t()).float())
+
+
+def test_an_unknown_unit_is_refused_with_those_there_are() -> None:
+    if BUILT is None:
+        pytest.skip("the operators are not built")
+    with pytest.raises(RuntimeError, match=r"no unit abacus; it has .*plain"):
+        BUILT.int8_by_tiles(torch.ones(4, 4, dtype=torch.int8), torch.ones(4), torch.zeros(4), 0.0, False, "abacus")

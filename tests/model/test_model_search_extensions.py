@@ -97,3 +97,20 @@ def test_rows_are_ranked_alike_alone_and_among_others() -> None:
         rows = logits[slot * 5 : slot * 5 + 5].clone()
         found = best_extensions(rows, costs[slot : slot + 1], 5, columns_of(1000), None)
         assert torch.equal(found[0] + slot * 5 * 1000, together[slot])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_others_may_write_changes_no_bit_of_a_cost(seed: int) -> None:
+    """Twenty pieces alone, and the same in their order among 400 that are ruled out."""
+    generator = torch.Generator().manual_seed(seed)
+    logits, costs = torch.randn(3, 20, generator=generator) * 4, torch.tensor([[0.25, 1.5, 2.0]])
+    places = torch.cat([torch.arange(4), 4 + torch.randperm(396, generator=generator)[:16].sort().values])
+    among = torch.full((3, 400), -INFINITE)
+    among[:, places] = logits
+    alone = best_extensions(logits.clone(), costs, 5, Columns(20, END, torch.tensor(BARRED), True), None)
+    found = best_extensions(among, costs, 5, Columns(400, END, torch.tensor(BARRED), True), None)
+    assert torch.equal(found // PLACES, alone // PLACES)
+    padded = Columns(400, END, torch.tensor(BARRED), True).padded
+    assert (found % PLACES % padded).tolist() == places[alone % PLACES % 20].tolist()
+    free = best_extensions(logits.clone(), costs, 5, Columns(20, END, torch.tensor(BARRED)), None)
+    assert_same(alone.numpy(), free.numpy())
