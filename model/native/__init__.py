@@ -101,8 +101,8 @@ class Operators(NamedTuple):
     best_extensions: Callable[
         [Tensor, Tensor, int, int, int, Sequence[int], bool, Tensor | None, Tensor | None], Tensor
     ]
-    """Logits (B * J, V), costs (B, J), how many are wanted, columns padded to, the end's column, barred columns, if they
-    are those of a restriction, forced slots and columns (F) int64 to keys (B, M + J): see
+    """Logits (B * J, V), costs (B, J), how many are wanted, columns padded to, the end's column, barred columns, if
+    they are those of a restriction, forced slots and columns (F) int64 to keys (B, M + J): see
     :func:`model.search.extensions.best_extensions`."""
     int8_by_fbgemm: Callable[[Any, Tensor, float], NativeInt8Product]
     """FBGEMM's packed weights, bias (O) and what is added to each row's scale."""
