@@ -9,9 +9,10 @@ again as soon as they are answered, each with another sentence, and the service 
 that does next to nothing, but has its share of the cores. What follows ``--`` goes to ``ferry serve``.
 
 With ``--load`` there come, in the end, so many times as many requests as most clients had answered, whether answers
-come or not (Poisson arrivals), and then those clients once more, as the machine drifts. Who is refused does not ask
-again. As short sentences have less to wait for, more of those are answered: so what is answered is counted in
-characters as well, as sentences of the length of all that were asked for.
+come or not (Poisson arrivals), ``--loads`` times; and before each, and after the last, those clients once more, as
+the machine drifts: what is answered is set beside the mean of both. Who is refused does not ask again. As short
+sentences have less to wait for, more of those are answered: so what is answered is counted in characters as well, as
+sentences of the length of all that were asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--load", type=float, help="requests, in parts of what most clients had answered")
     parser.add_argument("--load-seconds", type=float, default=30.0)
+    parser.add_argument("--loads", type=int, default=3)
     parser.add_argument("serve", nargs="*", help="flags of ferry serve")
     arguments = parser.parse_args()
     config = read_config(arguments.checkpoint)
@@ -106,11 +108,7 @@ def main() -> None:
             for count in clients:
                 found[count].append(asyncio.run(_round(url, bodies, count, arguments.seconds)))
         if arguments.load:
-            capacity = statistics.median(each.rate for each in found[max(clients)])
-            load = asyncio.run(_load(url, bodies, arguments.load * capacity, arguments.load_seconds))
-            again = asyncio.run(_round(url, bodies, max(clients), arguments.seconds)).rate
-            shares = " and ".join(f"{load.even_rate / rate:.0%} of the {rate:.0f}" for rate in (capacity, again))
-            loaded = [f"{arguments.load:g} times {capacity:.0f}: {load}", f"by length {shares} before and after"]
+            loaded = asyncio.run(_loads(url, bodies, max(clients), arguments))
     print(machine.describe(), machine.load(), f"{len(sentences)} sentences", *arguments.serve, sep=", ")
     for count, rounds in found.items():
         rates = ", ".join(f"{each.rate:.0f}" for each in rounds)
@@ -130,50 +128,132 @@ def _sentences(arguments: argparse.Namespace) -> Sequence[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
+class Connection(asyncio.Protocol):
+    """A kept connection, one request at a time. It does as little as it can: it takes from the service's cores."""
+
+    def __init__(self, head: bytes) -> None:
+        self._head, self._received = head, b""
+        self._transport: asyncio.Transport | None = None
+        self._answered: Callable[[int, bytes], None] | None = None
+
+    @classmethod
+    async def open(cls, url: httpx.URL) -> Connection:
+        head = f"POST /v1/translate HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\nContent-Length: "
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: cls(head.encode()), url.host, url.port)
+        return connection
+
+    def ask(self, body: bytes, answered: Callable[[int, bytes], None]) -> None:
+        """Send a request; ``answered`` gets the answer's status and all of it."""
+        assert self._transport is not None and self._answered is None
+        self._answered = answered
+        self._transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+    def close(self) -> None:
+        self._answered = None
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        length = LENGTH.search(self._received, 0, end)
+        if len(self._received) < end + 4 + (int(length[1]) if length else 0):
+            return
+        received, answered = self._received, self._answered
+        self._received, self._answered = b"", None
+        if answered is not None:
+            answered(int(received[9:12]), received)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answered is not None:
+            self._answered(0, repr(error).encode())
+
+
 async def _round(url: httpx.URL, bodies: Iterator[bytes], clients: int, seconds: float) -> Round:
+    """Raises RuntimeError if one is not answered with 200."""
+    connections = [await Connection.open(url) for _ in range(clients)]
     began = time.perf_counter()
     done: list[tuple[float, float]] = []  # when, and after how long
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    working = clients
 
-    async def client() -> None:
-        reader, writer = await asyncio.open_connection(url.host, url.port)
-        try:
-            while (asked := time.perf_counter()) - began < seconds:
-                body = next(bodies)
-                writer.write(_request(url, body))
-                await _answer(reader)
-                now = time.perf_counter()
-                done.append((now - began, now - asked))
-        finally:
-            writer.close()
+    def ask(connection: Connection) -> None:
+        nonlocal working
+        asked = time.perf_counter()
+        if asked - began >= seconds:
+            working -= 1
+            if not working and not over.done():
+                over.set_result(None)
+            return
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(clients):
-            group.create_task(client())
+        def answered(status: int, answer: bytes) -> None:
+            now = time.perf_counter()
+            done.append((now - began, now - asked))
+            if status == 200:
+                ask(connection)
+            elif not over.done():
+                over.set_exception(RuntimeError(f"the service answered {answer.decode()}"))
+
+        connection.ask(next(bodies), answered)
+
+    try:
+        for connection in connections:
+            ask(connection)
+        await over
+    finally:
+        for connection in connections:
+            connection.close()
     steady = sorted(took for at, took in done if RAMP * seconds < at < seconds)
     return Round(len(steady) / ((1 - RAMP) * seconds), statistics.median(steady), steady[int(0.99 * len(steady))])
 
 
+async def _loads(url: httpx.URL, bodies: Iterator[bytes], clients: int, arguments: argparse.Namespace) -> list[str]:
+    """A line for each, and one for all."""
+    lines, shares = [], []
+    seconds = arguments.load_seconds / 3
+    before = await _round(url, bodies, clients, seconds)
+    for _ in range(arguments.loads):
+        load = await _load(url, bodies, arguments.load * before.rate, arguments.load_seconds)
+        after = await _round(url, bodies, clients, seconds)
+        shares.append(2 * load.even_rate / (before.rate + after.rate))
+        lines.append(f"{arguments.load:g} times {before.rate:.0f}: {load}; {after.rate:.0f} after it: {shares[-1]:.0%}")
+        before = after
+    return [*lines, f"by length {statistics.median(shares):.0%} of what {clients} clients had before and after"]
+
+
 async def _load(url: httpx.URL, bodies: Iterator[bytes], rate: float, seconds: float) -> Load:
     began = time.perf_counter()
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    idle: list[Connection] = []
     replies: list[Reply] = []
+    asked = 0
 
-    async def ask(body: bytes) -> None:
-        asked = time.perf_counter()
-        reader, writer = idle.pop() if idle else await asyncio.open_connection(url.host, url.port)
-        writer.write(_request(url, body))
-        status, _ = await _read(reader)
-        idle.append((reader, writer))
-        now = time.perf_counter()
-        replies.append(Reply(now - began, now - asked, status, len(body)))
+    def ask(connection: Connection, body: bytes) -> None:
+        at = time.perf_counter()
+
+        def answered(status: int, _: bytes) -> None:
+            now = time.perf_counter()
+            replies.append(Reply(now - began, now - at, status, len(body)))
+            if status:
+                idle.append(connection)
+
+        connection.ask(body, answered)
 
     chance, next_at = random.Random(1), 0.0
-    async with asyncio.TaskGroup() as group:
-        while (next_at := next_at + chance.expovariate(rate)) < seconds:
-            await asyncio.sleep(max(0.0, next_at - (time.perf_counter() - began)))
-            group.create_task(ask(next(bodies)))
-    for _, writer in idle:
-        writer.close()
+    while (next_at := next_at + chance.expovariate(rate)) < seconds:
+        await asyncio.sleep(max(0.0, next_at - (time.perf_counter() - began)))
+        ask(idle.pop() if idle else await Connection.open(url), next(bodies))
+        asked += 1
+    while len(replies) < asked:
+        await asyncio.sleep(0.01)
+    for connection in idle:
+        connection.close()
     steady = [reply for reply in replies if reply.status == 200 and FILLING * seconds < reply.at < seconds]
     answered, span = len(steady), (1 - FILLING) * seconds
     envelope = len(json.dumps({"text": "", "source": "en", "target": "de"}))
@@ -183,26 +263,6 @@ async def _load(url: httpx.URL, bodies: Iterator[bytes], rate: float, seconds: f
 
 def _middle(times: Sequence[float]) -> str:
     return f"{statistics.median(times):.3f} s"
-
-
-def _request(url: httpx.URL, body: bytes) -> bytes:
-    head = f"POST /v1/translate HTTP/1.1\r\nHost: {url.host}\r\nContent-Type: application/json\r\nContent-Length: "
-    return head.encode() + f"{len(body)}\r\n\r\n".encode() + body
-
-
-async def _answer(reader: asyncio.StreamReader) -> None:
-    """Read one. Raises RuntimeError if it is not 200."""
-    status, text = await _read(reader)
-    if status != 200:
-        raise RuntimeError(f"the service answered {text.decode()}")
-
-
-async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Read an answer: its status, and all of it."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = LENGTH.search(head)
-    body = await reader.readexactly(int(length[1])) if length else b""
-    return int(head.split(None, 2)[1]), head + body
 
 
 if __name__ == "__main__":
