@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from typing import ClassVar, cast
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, cast
 
 from starlette.types import Scope
 from uvicorn._types import ASGI3Application
@@ -12,22 +14,51 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.api.handlers import problem_of
 from app.api.middleware import SECURITY_HEADERS, record, request_id_of
 from app.api.overload import Overload
-from app.api.problems import respond
+from app.api.problems import QUEUE_FULL, respond
 from app.engine import QueueFullError
 from app.metrics import Metrics
+
+ID = "the-id-of-the-request"  # stands for it where an answer is kept; JSON writes ids as they are
+
+
+class Answer(NamedTuple):
+    """That of a refusal, but for the request's id."""
+
+    meaning: tuple[str, int]  # what it says: the error and the seconds after which to come again
+    head: bytes  # status and headers, without the length
+    body: tuple[bytes, bytes]  # before the id and after it
+
+    @classmethod
+    def to(cls, error: QueueFullError, meaning: tuple[str, int]) -> Answer:
+        """What the long way answers."""
+        response = respond(problem_of(error), ID)
+        headers = [header for header in response.raw_headers if header[0] != b"content-length"]
+        lines = [name + b": " + value + b"\r\n" for name, value in (*headers, *SECURITY_HEADERS)]
+        before, _, after = bytes(response.body).partition(ID.encode())
+        return cls(meaning, b"".join([STATUS_LINE[response.status_code], *lines]), (before, after))
+
+    def written(self, request_id: bytes, more: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """For a request, with ``more`` headers."""
+        before, after = self.body
+        lines = [name + b": " + value + b"\r\n" for name, value in more]
+        length = b"%d" % (len(before) + len(request_id) + len(after))
+        identified = (b"content-length: ", length, b"\r\nx-request-id: ", request_id, b"\r\n\r\n")
+        return b"".join([self.head, *lines, *identified, before, request_id, after])
 
 
 class Door(HttpToolsProtocol):
     """Uvicorn's protocol; what an :class:`Overload` knows to be refused is answered when its headers have been read.
 
-    It starts no task and goes through no middleware. The answer, the line in the log and the metrics are the same.
-    Requests that need more than that go the long way: with a body that is too long or of unknown length, an Origin, or
-    a connection that is to be closed or does not take what is written.
+    It starts no task and goes through no middleware, and an answer serves for others while it says the same. The
+    answer, the line in the log and the metrics are those of the long way. Requests that need more than that go that
+    way: with a body that is too long or of unknown length, an Origin, or a connection that is to be closed or does not
+    take what is written.
     """
 
     overload: ClassVar[Overload]
     metrics: ClassVar[Metrics]
     max_body_bytes: ClassVar[int]
+    kept: ClassVar[Answer | None] = None  # the last
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         started, scope = time.monotonic(), cast(Scope, cycle.scope)
@@ -36,19 +67,18 @@ class Door(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
         request_id = request_id_of(scope)
-        answer = respond(problem_of(error), request_id)
-        headers = [
-            *cycle.default_headers,
-            *answer.raw_headers,
-            (b"x-request-id", request_id.encode()),
-            *SECURITY_HEADERS,
-        ]
-        lines = [name + b": " + value + b"\r\n" for name, value in headers]
-        self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body]))
+        self.transport.write(self._answer(error).written(request_id.encode(), cycle.default_headers))
         cycle.response_started = cycle.response_complete = True  # so that its body is passed over
         cycle.on_response()
         seconds = time.monotonic() - started
-        record(self.metrics, self.overload.path, scope, answer.status_code, seconds, request_id=request_id)
+        record(self.metrics, self.overload.path, scope, QUEUE_FULL.status, seconds, request_id=request_id)
+
+    @classmethod
+    def _answer(cls, error: QueueFullError) -> Answer:
+        meaning = (str(error), math.ceil(error.retry_after))
+        if cls.kept is None or cls.kept.meaning != meaning:
+            cls.kept = Answer.to(error, meaning)
+        return cls.kept
 
     def _refusal(self, cycle: RequestResponseCycle) -> QueueFullError | None:
         scope = cycle.scope

@@ -135,6 +135,23 @@ def test_a_refusal_at_the_door_is_that_of_the_long_way(talk: Callable[..., list[
     assert {**line, "milliseconds": 0} == {**other, "milliseconds": 0}
 
 
+def test_an_answer_that_is_kept_has_each_request_s_own_id(app: FastAPI, talk: Callable[..., list[Answer]]) -> None:
+    first, second = talk(message(), message(X_Request_ID="another-id"))
+    assert (first.headers["x-request-id"], first.body["request_id"]) == ("r1", "r1")
+    assert (second.headers["x-request-id"], second.body["request_id"]) == ("another-id", "another-id")
+    assert {**first.body, "request_id": ""} == {**second.body, "request_id": ""}
+
+
+def test_an_answer_is_kept_for_what_says_the_same(app: FastAPI) -> None:
+    service = door(app.state.overload, app.state.service.metrics, 1000)
+    errors = [QueueFullError("the queue is full", seconds, 1000) for seconds in (2.04, 2.01, 2.14, 2.0)]
+    first, same, longer, sooner = [service._answer(error) for error in errors]
+    assert same is first
+    details = [json.loads(each.written(b"r1", ()).partition(b"\r\n\r\n")[2])["detail"] for each in (first, longer)]
+    assert ["2.0 seconds" in details[0], "2.1 seconds" in details[1]] == [True, True]
+    assert b"retry-after: 3" in first.head and b"retry-after: 2" in sooner.head
+
+
 def test_the_connection_goes_on_after_a_refusal(talk: Callable[..., list[Answer]], refused: list[None]) -> None:
     request = message()
     first, second, third = talk(request[:-10], request[-10:], request, message(b"{}"))

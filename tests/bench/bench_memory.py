@@ -1,8 +1,9 @@
 """Resident memory over rounds of work and reloads, as the service bounds it and as the libraries alone would have it.
 
 python -m tests.bench.bench_memory
+python -m tests.bench.bench_memory --precision float32
 
-Each in a process of its own, with the bundled en-de in int8: in every round sentences of all lengths are translated in
+Each in a process of its own, with the bundled en-de: in every round sentences of all lengths are translated in
 two lanes, then the model is exchanged. The figures are megabytes after each exchange.
 """
 
@@ -20,6 +21,7 @@ from app import memory
 from app.engine import Engine, SegmentJob
 from app.loading import Loader
 from app.settings import BUNDLED
+from model.precision import Precision
 from model.search import SearchOptions
 from tests.bench import machine
 
@@ -30,22 +32,23 @@ OWN_WAY = {"MALLOC_ARENA_MAX": "", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}  #
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--precision", default="int8")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
         memory.bound()
-        print(*asyncio.run(_rounds(arguments.rounds)))
+        print(*asyncio.run(_rounds(arguments.rounds, arguments.precision)))
         return
     print(machine.describe(), machine.load(), sep=", ")
     for name, environment in (("bound", {}), ("free", OWN_WAY)):
-        command = [sys.executable, "-m", "tests.bench.bench_memory", "--inside", "--rounds", str(arguments.rounds)]
+        command = [sys.executable, "-m", "tests.bench.bench_memory", "--inside", *sys.argv[1:]]
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
         print(f"{name}: {done.stdout.splitlines()[-1]}")
 
 
-async def _rounds(count: int) -> list[int]:
+async def _rounds(count: int, precision: Precision) -> list[int]:
     """Resident megabytes after each round."""
-    loader, draw = Loader("int8", False, {}), random.Random(1)
+    loader, draw = Loader(precision, False, {}), random.Random(1)
     engine = Engine(
         {NAME: loader.read(BUNDLED / NAME)[1]},
         queue_tokens=100_000,
