@@ -2,6 +2,7 @@
 
 python -m tests.bench.bench_invariance                                    # the bundled checkpoint, random pieces
 python -m tests.bench.bench_invariance --source FILE --precision float32,int8 --json FILE
+python -m tests.bench.bench_invariance --source FILE --precision int8 --shortlist
 
 Counts the texts that differ from those that the sentences have alone. The search is the same whatever the batch, but a
 product of 160 rows may differ from one of 5 in the last bit, so two hypotheses that are that close may change places.
@@ -33,7 +34,7 @@ from app.engine import SegmentJob
 from app.settings import BUNDLED, Settings
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.precision import Precision, supported
-from model.search import BeamSearch, SearchOptions, annotate
+from model.search import SearchOptions, annotate
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import load_tokenizers
 
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, help="text, a sentence a line; else random pieces")
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--precision", default="all", help="precisions, separated by commas; all: what runs here")
+    parser.add_argument("--shortlist", action="store_true", help="each with the checkpoint's shortlist")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args()
@@ -67,10 +69,16 @@ def main() -> None:
     checkpoint = load_checkpoint(arguments.checkpoint)
     text = read_text(arguments.source, checkpoint) if arguments.source else ()
     sources = Sentences(checkpoint.config.model, text).take(arguments.sentences)
+    if not arguments.shortlist:
+        checkpoint = checkpoint._replace(shortlist=None)
+    elif checkpoint.shortlist is None:
+        sys.exit(f"{arguments.checkpoint} has no shortlist; ferry-train shortlist makes one")
     rows: list[Row] = []
     for precision in _precisions(arguments.precision):
         rows += compare(checkpoint, sources, precision, arguments.threads)
-    print(f"{machine.read()}; {checkpoint.config.name}, {len(sources)} sentences")
+    print(
+        f"{machine.read()}; {checkpoint.config.name}, {len(sources)} sentences", *(["shortlist"] * arguments.shortlist)
+    )
     Console(highlight=False, width=120).print(_table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
@@ -113,7 +121,7 @@ def _in_batches(subject: Subject, sources: Sequence[Source], *, size: int) -> Pi
     """Batches of ``size`` in the order given, so that short and long sentences share them."""
     found: Pieces = []
     for start in range(0, len(sources), size):
-        search = BeamSearch(subject.model, subject.length_limit)
+        search = subject.search()
         part = sources[start : start + size]
         tickets = search.admit(part, [subject.options] * len(part))
         done = {}
@@ -164,7 +172,7 @@ def _subject(checkpoint: Checkpoint, precision: Precision) -> Subject:
     config = checkpoint.config
     options = SearchOptions(config.beam_size, length_penalty=config.length_penalty)
     parts = (config.length_limit, options, Sentences(config.model))
-    return Subject.prepared(config.name, checkpoint.model, precision, *parts)
+    return Subject.prepared(config.name, checkpoint.model, precision, *parts, checkpoint.shortlist)
 
 
 def _precisions(names: str) -> Sequence[Precision]:
