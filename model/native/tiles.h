@@ -227,14 +227,16 @@ class TiledWeights {
     }
   }
 
-  // One tile, in which four integers of a column stand together; a shortlist's weights are packed for each batch.
+  // One tile, in which four integers of a column stand together, line by line; for vectors the lines of two tiles in turn. A shortlist's weights
+  // are packed for each batch.
   void pack(const at::Tensor& weight, int64_t block, int64_t number, int64_t depth, const Columns& columns) {
     int8_t* half = integers_.mutable_data_ptr<int8_t>() + (2 * block + number / 2) * 2 * deep_ * tile_bytes;
-    int8_t* tile = half + (2 * depth + number % 2) * tile_bytes;
+    const int64_t line = flip ? pair_line : tile_depth;
+    int8_t* tile = half + 2 * depth * tile_bytes + number % 2 * (flip ? tile_depth : tile_bytes);
     const int64_t width = std::min(tile_depth, inputs - depth * tile_depth);
     const int8_t* from = weight.const_data_ptr<int8_t>() + columns.first * inputs + depth * tile_depth;
     for (int64_t place = 0; place < width; place += 4) {
-      int8_t* to = tile + place * tile_side;
+      int8_t* to = tile + place / 4 * line;
       if (width - place >= 4) {
         for (int64_t column = 0; column < columns.count; ++column) std::memcpy(to + 4 * column, from + column * inputs + place, 4);
       } else {

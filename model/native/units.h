@@ -32,6 +32,7 @@ constexpr int64_t tile_side = 16;   // rows of a tile of activations, columns of
 constexpr int64_t tile_depth = 64;  // integers of a row
 constexpr int64_t tile_bytes = tile_side * tile_depth;
 constexpr int64_t tile_sums = tile_side * tile_side;
+constexpr int64_t pair_line = 2 * tile_depth;  // bytes from one line of two tiles to the next, where their lines stand in turn
 
 // What multiplies.
 enum class Unit { amx, vnni, avx512, avx2, plain };
@@ -180,9 +181,10 @@ inline void multiply_rows(const int8_t* left, const int8_t* right, int64_t apart
     typename Vector::Sums far[] = {(static_cast<void>(row), Vector::load(first + columns))...};
     for (int64_t step = 0; step < deep; ++step, left += tile_bytes, right += 2 * tile_bytes) {
       for (int64_t place = 0; place < tile_depth; place += 4) {
-        _mm_prefetch(reinterpret_cast<const char*>(right + place * tile_side + read_ahead), _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(right + place * tile_side + apart + read_ahead), _MM_HINT_T0);
-        const auto weights = Vector::load(right + place * tile_side), more = Vector::load(right + place * tile_side + apart);
+        const int8_t* line = right + place / 4 * pair_line;
+        _mm_prefetch(reinterpret_cast<const char*>(line + read_ahead), _MM_HINT_T0);
+        if (apart == tile_depth) _mm_prefetch(reinterpret_cast<const char*>(line + apart + read_ahead), _MM_HINT_T0);
+        const auto weights = Vector::load(line), more = Vector::load(line + apart);
         const auto add = [&](const int8_t* numbers, typename Vector::Sums& near_sums, typename Vector::Sums& far_sums) {
           int32_t four;
           std::memcpy(&four, numbers + place, sizeof four);
@@ -219,7 +221,7 @@ inline void multiply_in_vectors(const int8_t* rows, int64_t count, const int8_t*
       int32_t* mine = sums + 2 * high * tile_sums + row * tile_side;
       for (int64_t right = 0; right < (both ? 1 : 2); ++right) {
         multiply_up_to<Vector>(
-            size, left, weights + right * tile_bytes, both ? tile_bytes : tile_depth / 2, deep, first + right * tile_side, mine + right * tile_sums,
+            size, left, weights + right * tile_depth, both ? tile_depth : tile_depth / 2, deep, first + right * tile_side, mine + right * tile_sums,
             both ? tile_sums : columns);
       }
     }

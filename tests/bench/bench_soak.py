@@ -7,7 +7,8 @@ Requests arrive as a Poisson process at a share of the capacity that is measured
 burst that comes again and again, whatever became of those before them. Most are good; others bring a deadline that
 may pass, hang up, hold text that makes the model fail, or make no sense; and the checkpoint is exchanged for another
 one with the same weights under way. Every answer is compared with what the service says when it has nothing else to do.
-What follows ``--`` goes to ``ferry serve``. Exits with status 1 if anything was lost or wrong, or memory not flat.
+What follows ``--`` goes to ``ferry serve``, which computes in the precision that it would choose by itself. Exits with
+status 1 if anything was lost or wrong, or memory not flat.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("serve", nargs="*", help="flags of ferry serve")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, two_checkpoints(Path(temporary)) as checkpoint:
-        flags = ("--checkpoint", checkpoint, "--cache-tokens", CACHE_TOKENS, *arguments.serve)
+        flags = ("--checkpoint", checkpoint, "--cache-tokens", CACHE_TOKENS, "--precision", "auto", *arguments.serve)
         with serving(Path(temporary), *flags, ferry=FAULTY) as service:
             soak = asyncio.run(run(service, checkpoint, arguments))
     found = figures(soak)
