@@ -17,16 +17,21 @@ SEARCHES = (50_000, 20, 1_000)
 # oneDNN keeps what it has compiled for a shape, 0.15 MB for a layer of the encoder and up to 1,024 of them: whatever
 # number of sentences of whatever length. To compile it anew takes a fraction of the encoding.
 COMPILED_SHAPES = "64"
+# torch's way to oneDNN keeps up to 1,024 more of them, with the memory that they work in: in float32 and bfloat16 a
+# hundred megabytes and more. What falls out here is still compiled in oneDNN's own cache.
+KEPT_SHAPES = "32"
 
 
 def bound() -> None:
     """For a process that serves for long: call it before there are threads and anything is computed.
 
     Garbage that Python does not free at once is then looked for seldom: to be called for by :func:`search` as well.
-    Does nothing about what the environment says by itself, ``MALLOC_ARENA_MAX`` or ``ONEDNN_PRIMITIVE_CACHE_CAPACITY``.
+    Does nothing about what the environment says by itself: ``MALLOC_ARENA_MAX``, ``ONEDNN_PRIMITIVE_CACHE_CAPACITY`` or
+    ``LRU_CACHE_CAPACITY``, which is torch's.
     """
     gc.set_threshold(*SEARCHES)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", COMPILED_SHAPES)
+    os.environ.setdefault("LRU_CACHE_CAPACITY", KEPT_SHAPES)
     library = _glibc()
     if library is not None and "MALLOC_ARENA_MAX" not in os.environ:
         library.mallopt(M_ARENA_MAX, HEAPS)

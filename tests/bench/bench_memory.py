@@ -26,7 +26,11 @@ from model.search import SearchOptions
 from tests.bench import machine
 
 NAME, LANES, REQUESTS, BATCH_TOKENS, BATCH_ROWS = "en-de", 2, 24, 4096, 160
-OWN_WAY = {"MALLOC_ARENA_MAX": "", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}  # what they do when nobody says anything
+OWN_WAY = {
+    "MALLOC_ARENA_MAX": "",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
+    "LRU_CACHE_CAPACITY": "1024",
+}  # what they do when nobody says anything
 
 
 def main() -> None:
