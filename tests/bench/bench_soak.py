@@ -81,6 +81,7 @@ async def run(service: ServiceProcess, checkpoint: Path, arguments: argparse.Nam
     async with httpx.AsyncClient(base_url=service.url, timeout=CLIENT_SECONDS, limits=limits) as client:
         traffic = Traffic(client, texts(checkpoint, arguments.source, arguments.texts), (config.source, config.target))
         await traffic.learn()
+        (model,) = (await client.get("/v1/models")).raise_for_status().json()["models"]
         rate = arguments.rate or arguments.load * await capacity(traffic) / SEGMENTS
         print(f"{rate:.2f} requests a second", file=sys.stderr)
         arrivals = planned(rate, arguments)
@@ -95,7 +96,7 @@ async def run(service: ServiceProcess, checkpoint: Path, arguments: argparse.Nam
             reloading.cancel()
         seconds = time.monotonic() - began
     left = service.metric("ferry_queue_tokens")
-    return Soak(seconds, requests, memory, reloads, left, str(machine.read()))
+    return Soak(seconds, requests, memory, reloads, left, f"{machine.read()}, {model['serving_precision']}")
 
 
 async def capacity(traffic: Traffic) -> float:
