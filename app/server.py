@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from app import logs, memory
 from app.api.door import door
+from app.gathering import event_loop
 from app.hangup import Hangup
 from app.main import create_app
 from app.service import Service
@@ -22,6 +23,17 @@ from app.settings import Settings
 from model.precision import Precision
 
 logger = structlog.get_logger("app.server")
+
+
+class GatheringConfig(uvicorn.Config):
+    """Uvicorn's settings, with our event loop.
+
+    uvloop, where it is installed, would take Python's lock anew for each event, and wait for the lanes each time.
+    """
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        service: Service = self.app.state.service  # type: ignore[union-attr]
+        return lambda: event_loop(lambda: service.engine.wait_seconds)
 
 
 class DrainingServer(uvicorn.Server):
@@ -81,11 +93,9 @@ def serve(
     memory.bound()
     app: FastAPI = create_app(settings, precisions)
     service: Service = app.state.service
-    config = uvicorn.Config(
+    config = GatheringConfig(
         app,
         http=door(app.state.overload, service.metrics, settings.max_body_bytes),
-        # uvloop, where it is installed, would take Python's lock anew for each event, and wait for the lanes each time.
-        loop="asyncio",
         host=settings.host,
         port=settings.port,
         log_config=None,

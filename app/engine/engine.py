@@ -28,6 +28,7 @@ from model.config import LengthLimit
 from model.seq2seq import Seq2Seq
 from model.shortlist import Shortlist
 
+SHORT_TOKENS = 16  # a sentence of a conversation
 JOIN_SECONDS = 60.0  # beyond the drain, for a step under way: a thread left inside torch would abort the process
 
 
@@ -124,6 +125,12 @@ class Engine:
     def tokens_per_second(self) -> float:
         """Source tokens translated for each second of work, measured over the last seconds."""
         return self._lanes.tokens_per_second
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a short sentence that came now would wait for others, about; 0 where nothing is under way."""
+        ahead = self._queue.ahead(SHORT_TOKENS)
+        return ahead / max(self._lanes.capacity, 1.0) if ahead else 0.0
 
     @property
     def lanes(self) -> int:

@@ -47,6 +47,10 @@ class RequestQueue:
         """Source tokens that wait or are under way."""
         return self._backlog.tokens
 
+    def ahead(self, tokens: int) -> int:
+        """Tokens that are done before an interactive request of ``tokens`` that came now would be, about."""
+        return self._backlog.ahead(min(Priority), tokens) if self._backlog.tokens else 0
+
     @property
     def closed(self) -> bool:
         """Whether new requests are refused."""

@@ -75,8 +75,10 @@ def test_those_who_come_after_one_another_join_together_a_few_steps_after_the_la
         tokens = engine.queued_tokens
         tasks += map(asyncio.create_task, others)
         await until(lambda: engine.queued_tokens == 5 * tokens)
+        assert engine.wait_seconds > 0
         gate.open()
         await asyncio.gather(*tasks)
+        assert engine.wait_seconds == 0
 
     with running(checkpoint) as engine:
         asyncio.run(one_then_four(engine))

@@ -305,3 +305,11 @@ def test_a_request_and_its_promise_are_refused_together(queue: RequestQueue) -> 
     with pytest.raises(RequestTooLargeError):
         queue.put(request(59, model=GERMAN), 10.0, also=[request(model=FRENCH, promised=60)])
     assert queue.tokens == 0 and not queue.requests()
+
+
+def test_what_is_ahead_of_a_sentence_that_came_now(queue: RequestQueue) -> None:
+    assert queue.ahead(3) == 0
+    queue.put(request(9, model=GERMAN), 10.0)
+    assert queue.ahead(3) == 10  # a turn of it: the sentence, and its end
+    queue.put(request(9, model=GERMAN, priority=Priority.BULK), 10.0)
+    assert queue.ahead(3) == 10

@@ -12,7 +12,9 @@ With ``--load`` there come, in the end, so many times as many requests as most c
 come or not (Poisson arrivals), ``--loads`` times; and before each, and after the last, those clients once more, as
 the machine drifts: what is answered is set beside the mean of both. Who is refused does not ask again. As short
 sentences have less to wait for, more of those are answered: so what is answered is counted in characters as well, as
-sentences of the length of all that were asked for.
+sentences of the length of all that were asked for. More requests cost their clients more, which would be another
+machine's elsewhere: so the answers are also set beside each other for each second of processor that is left to the
+service, as far as it has all that the clients leave.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import random
 import re
 import statistics
@@ -51,6 +54,7 @@ class Round(NamedTuple):
     rate: float  # answers a second
     median: float  # seconds
     slow: float  # seconds; one of a hundred takes longer
+    cores: float  # that the clients took
 
 
 class Reply(NamedTuple):
@@ -68,6 +72,7 @@ class Load(NamedTuple):
     rate: float  # answers a second
     even_rate: float  # those by length: in sentences as long as all that were asked for
     replies: Sequence[Reply]
+    cores: float  # that the clients took
 
     def __str__(self) -> str:
         answered = sorted(reply.took for reply in self.replies if reply.status == 200)
@@ -149,6 +154,11 @@ class Connection(asyncio.Protocol):
         self._answered = answered
         self._transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, by either side: the service does that to those that nobody uses for long."""
+        return self._transport is None or self._transport.is_closing()
+
     def close(self) -> None:
         self._answered = None
         if self._transport is not None:
@@ -179,7 +189,7 @@ class Connection(asyncio.Protocol):
 async def _round(url: httpx.URL, bodies: Iterator[bytes], clients: int, seconds: float) -> Round:
     """Raises RuntimeError if one is not answered with 200."""
     connections = [await Connection.open(url) for _ in range(clients)]
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     done: list[tuple[float, float]] = []  # when, and after how long
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     working = clients
@@ -210,26 +220,34 @@ async def _round(url: httpx.URL, bodies: Iterator[bytes], clients: int, seconds:
     finally:
         for connection in connections:
             connection.close()
+    cores = (time.process_time() - worked) / (time.perf_counter() - began)
     steady = sorted(took for at, took in done if RAMP * seconds < at < seconds)
-    return Round(len(steady) / ((1 - RAMP) * seconds), statistics.median(steady), steady[int(0.99 * len(steady))])
+    rate = len(steady) / ((1 - RAMP) * seconds)
+    return Round(rate, statistics.median(steady), steady[int(0.99 * len(steady))], cores)
 
 
 async def _loads(url: httpx.URL, bodies: Iterator[bytes], clients: int, arguments: argparse.Namespace) -> list[str]:
     """A line for each, and one for all."""
-    lines, shares = [], []
-    seconds = arguments.load_seconds / 3
+    lines, shares, left = [], [], []
+    seconds, cores = arguments.load_seconds / 3, len(os.sched_getaffinity(0))
     before = await _round(url, bodies, clients, seconds)
     for _ in range(arguments.loads):
         load = await _load(url, bodies, arguments.load * before.rate, arguments.load_seconds)
         after = await _round(url, bodies, clients, seconds)
         shares.append(2 * load.even_rate / (before.rate + after.rate))
-        lines.append(f"{arguments.load:g} times {before.rate:.0f}: {load}; {after.rate:.0f} after it: {shares[-1]:.0%}")
+        left.append(shares[-1] * (cores - (before.cores + after.cores) / 2) / (cores - load.cores))
+        lines.append(
+            f"{arguments.load:g} times {before.rate:.0f}: {load}; {after.rate:.0f} after it: {shares[-1]:.0%}; "
+            f"clients took {before.cores:.2f}, {load.cores:.2f} and {after.cores:.2f} cores: {left[-1]:.0%}"
+        )
         before = after
-    return [*lines, f"by length {statistics.median(shares):.0%} of what {clients} clients had before and after"]
+    share, fair = (statistics.median(each) for each in (shares, left))
+    whole = f"by length {share:.0%} of what {clients} clients had before and after"
+    return [*lines, f"{whole}, {fair:.0%} for each second of processor that they left"]
 
 
 async def _load(url: httpx.URL, bodies: Iterator[bytes], rate: float, seconds: float) -> Load:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     idle: list[Connection] = []
     replies: list[Reply] = []
     asked = 0
@@ -248,8 +266,11 @@ async def _load(url: httpx.URL, bodies: Iterator[bytes], rate: float, seconds: f
     chance, next_at = random.Random(1), 0.0
     while (next_at := next_at + chance.expovariate(rate)) < seconds:
         await asyncio.sleep(max(0.0, next_at - (time.perf_counter() - began)))
+        while idle and idle[-1].closed:
+            idle.pop()
         ask(idle.pop() if idle else await Connection.open(url), next(bodies))
         asked += 1
+    cores = (time.process_time() - worked) / (time.perf_counter() - began)
     while len(replies) < asked:
         await asyncio.sleep(0.01)
     for connection in idle:
@@ -258,7 +279,7 @@ async def _load(url: httpx.URL, bodies: Iterator[bytes], rate: float, seconds: f
     answered, span = len(steady), (1 - FILLING) * seconds
     envelope = len(json.dumps({"text": "", "source": "en", "target": "de"}))
     length = sum(reply.length - envelope for reply in replies) / len(replies)
-    return Load(answered / span, sum(reply.length - envelope for reply in steady) / length / span, replies)
+    return Load(answered / span, sum(reply.length - envelope for reply in steady) / length / span, replies, cores)
 
 
 def _middle(times: Sequence[float]) -> str:
