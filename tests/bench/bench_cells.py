@@ -32,7 +32,7 @@ def main() -> None:
     rate = machine.matrix_rate(positions, width, 4 * width)
     print(machine.describe(), machine.load(), sep=", ")
     print(f"one layer of {width} x {width}, {arguments.positions} positions, {arguments.rows} rows, forwards and back")
-    print("layer: as trained; loop: step by step under autograd; floor: matrix products alone, at the rate of one")
+    print("float32; layer: as trained; loop: step by step, autograd; floor: matrix products alone, at the rate of one")
     fused = measured(build_cell("lstm", width, width), sequence, gradient, arguments.repeats)
     for kind in arguments.cells.split(","):
         layer = build_cell(kind, width, width)

@@ -40,7 +40,7 @@ def main() -> None:
     checkpoint, tokenizers = load_checkpoint(arguments.checkpoint), load_tokenizers(arguments.checkpoint)
     sources = [*itertools.islice(read_lines(arguments.source), arguments.sentences)]
     references = [*itertools.islice(read_lines(arguments.reference), arguments.sentences)]
-    print(f"{machine.describe()}; {len(sources)} sentences, beam {arguments.beam_size}")
+    print(f"{machine.describe()}; {len(sources)} sentences, float32, beam {arguments.beam_size}")
     pieces = [tokenizers.source.encode(line) for line in sources]
     found = _search(checkpoint, pieces, arguments.beam_size)
     for beta in BETAS:

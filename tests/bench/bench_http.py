@@ -114,7 +114,9 @@ def main() -> None:
                 found[count].append(asyncio.run(_round(url, bodies, count, arguments.seconds)))
         if arguments.load:
             loaded = asyncio.run(_loads(url, bodies, max(clients), arguments))
-    print(machine.describe(), machine.load(), f"{len(sentences)} sentences", *arguments.serve, sep=", ")
+        (model,) = httpx.get(f"{service.url}/v1/models").raise_for_status().json()["models"]
+    precision, texts_in_turn = model["serving_precision"], f"{len(sentences)} sentences"
+    print(machine.describe(), machine.load(), precision, texts_in_turn, *arguments.serve, sep=", ")
     for count, rounds in found.items():
         rates = ", ".join(f"{each.rate:.0f}" for each in rounds)
         print(

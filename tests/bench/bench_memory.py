@@ -43,7 +43,7 @@ def main() -> None:
         memory.bound()
         print(*asyncio.run(_rounds(arguments.rounds, arguments.precision)))
         return
-    print(machine.describe(), machine.load(), sep=", ")
+    print(machine.describe(), machine.load(), arguments.precision, sep=", ")
     for name, environment in (("bound", {}), ("free", OWN_WAY)):
         command = [sys.executable, "-m", "tests.bench.bench_memory", "--inside", *sys.argv[1:]]
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)

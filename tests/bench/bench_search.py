@@ -55,7 +55,7 @@ def main() -> None:
     arguments.threads = 1
     model = shapes.build(arguments).eval().requires_grad_(False)
     print(machine.describe(), machine.load(), sep=", ")
-    print(f"{shapes.describe(model)}; beam {arguments.beam_size}")
+    print(f"{shapes.describe(model)}, float32; beam {arguments.beam_size}")
     for sentences in arguments.sentences:
         rows = sentences * arguments.beam_size
         step = own_seconds(model, sentences, arguments.beam_size, arguments.repeats)

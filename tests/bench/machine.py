@@ -9,7 +9,7 @@ __all__ = ["Timing", "describe", "load", "matrix_rate", "measure", "timed"]
 
 def describe() -> str:
     """Processor, its vector units, cores, threads and torch."""
-    return f"{read().hardware}, float32"
+    return read().hardware
 
 
 def load() -> str:
