@@ -14,6 +14,7 @@ import torch
 
 from app.engine import Engine
 from app.engine.models import EngineModel
+from app.memory import loading
 from app.served import ChangedCheckpointError, Facts, ServedModel
 from model.checkpoint import SUMS, Checkpoint, CheckpointError, CheckpointMissingError, load_checkpoint
 from model.config import ModelConfig
@@ -49,7 +50,8 @@ class Loader:
 
     def read(self, folder: Path) -> tuple[Facts, EngineModel]:
         """Load a checkpoint, not yet into the engine. Raises CheckpointError, TokenizerError and OSError."""
-        return self._read(folder, None)
+        with loading():
+            return self._read(folder, None)
 
     def load(self, folder: Path) -> ServedModel:
         """Load a checkpoint into the engine. Raises what :meth:`read` raises, and ModelFailedError."""
@@ -66,7 +68,8 @@ class Loader:
         """See :class:`app.served.Weights`. The precision is that of the first time."""
         if fingerprint(facts.folder) != facts.fingerprint:
             raise ChangedCheckpointError(facts.folder)
-        again, ready = self._read(facts.folder, facts.precision)
+        with loading():
+            again, ready = self._read(facts.folder, facts.precision)
         if again.fingerprint != facts.fingerprint:
             raise ChangedCheckpointError(facts.folder)
         return self._hand_over(again, ready)

@@ -11,14 +11,18 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from app import loading as app_loading
 from app import memory, service
 from app.memory import COMPILED_SHAPES, HEAPS, KEPT_SHAPES
 from app.settings import Settings
+from model.checkpoint import Checkpoint, load_checkpoint
 
 # Every thread takes a little memory and keeps it; then glibc is asked for its heaps.
 PROGRAM = """
@@ -72,6 +76,69 @@ def test_what_the_environment_says_holds(tmp_path: Path) -> None:
         tmp_path, "bound", MALLOC_ARENA_MAX="1", ONEDNN_PRIMITIVE_CACHE_CAPACITY="7", LRU_CACHE_CAPACITY="5"
     )
     assert (found, told) == (1, "7 5")
+
+
+# How many more blocks are the system's, of those asked for at each place.
+BLOCKS = """
+import ctypes, sys
+from app import memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks a b c d e f".split()]
+libc.mallinfo2.restype = Info
+def apart(size):
+    before = libc.mallinfo2().hblks
+    libc.malloc(size)  # and kept: what is free already would be taken first, whosever it is
+    return libc.mallinfo2().hblks - before
+if sys.argv[1] == "bound":
+    memory.bound()
+sizes = 160_000, 1_000_000, 40_000_000
+found = [[apart(size) for size in sizes]]
+with memory.loading():
+    with memory.loading():
+        found.append([apart(size) for size in sizes])
+    found.append([apart(size) for size in sizes])
+found.append([apart(size) for size in sizes])
+print(found)
+"""
+
+
+def blocks(how: str, **environment: str) -> str:
+    command = [sys.executable, "-c", BLOCKS, how]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@glibc
+def test_what_loading_takes_for_a_moment_is_not_of_the_heaps() -> None:
+    assert blocks("bound") == "[[0, 0, 1], [0, 1, 1], [0, 1, 1], [0, 0, 1]]"
+
+
+@glibc
+def test_blocks_are_as_ever_where_nothing_was_bound_or_the_environment_says_so() -> None:
+    assert blocks("free") == "[[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]"  # glibc begins with 128 KB
+    assert blocks("bound", MALLOC_MMAP_THRESHOLD_="2000000") == "[[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]]"
+
+
+def test_checkpoints_are_read_as_something_that_stays(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        events.append("loading")
+        yield
+        events.append("loaded")
+
+    def read(folder: Path) -> Checkpoint:
+        events.append("read")
+        return load_checkpoint(folder)
+
+    monkeypatch.setattr(app_loading, "loading", noted)
+    monkeypatch.setattr(app_loading, "load_checkpoint", read)
+    app_loading.Loader("float32", False, {}).read(tiny_checkpoint)
+    assert events == ["loading", "read", "loaded"]
 
 
 def test_a_service_gives_free_memory_back_again_and_again(

@@ -4,7 +4,8 @@ python -m tests.bench.bench_memory
 python -m tests.bench.bench_memory --precision float32
 
 Each in a process of its own, with the bundled en-de: in every round sentences of all lengths are translated in
-two lanes, then the model is exchanged. The figures are megabytes after each exchange.
+two lanes, then the model is exchanged. The figures are megabytes after each round: with what is free and has not been
+given back yet, and without.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ OWN_WAY = {
     "MALLOC_ARENA_MAX": "",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024",
     "LRU_CACHE_CAPACITY": "1024",
+    "GLIBC_TUNABLES": "",
 }  # what they do when nobody says anything
+AS_THEY_COME = {"GLIBC_TUNABLES": ""}  # what loading takes for a moment, out of the heaps
 
 
 def main() -> None:
@@ -41,17 +44,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.inside:
         memory.bound()
-        print(*asyncio.run(_rounds(arguments.rounds, arguments.precision)))
+        print(*(f"{full}-{least}" for full, least in asyncio.run(_rounds(arguments.rounds, arguments.precision))))
         return
     print(machine.describe(), machine.load(), arguments.precision, sep=", ")
-    for name, environment in (("bound", {}), ("free", OWN_WAY)):
+    for name, environment in (("bound", {}), ("loads in the heaps", AS_THEY_COME), ("free", OWN_WAY)):
         command = [sys.executable, "-m", "tests.bench.bench_memory", "--inside", *sys.argv[1:]]
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
         print(f"{name}: {done.stdout.splitlines()[-1]}")
 
 
-async def _rounds(count: int, precision: Precision) -> list[int]:
-    """Resident megabytes after each round."""
+async def _rounds(count: int, precision: Precision) -> list[tuple[int, int]]:
+    """Resident megabytes after each round, before and after what is free is given back."""
     loader, draw = Loader(precision, False, {}), random.Random(1)
     engine = Engine(
         {NAME: loader.read(BUNDLED / NAME)[1]},
@@ -70,8 +73,9 @@ async def _rounds(count: int, precision: Precision) -> list[int]:
         await asyncio.to_thread(engine.load, NAME, *fresh)
         del fresh
         await engine.translate(NAME, _jobs(draw), None)
+        full = _resident()
         await asyncio.to_thread(memory.give_back)
-        found.append(_resident())
+        found.append((full, _resident()))
     await asyncio.to_thread(engine.stop, 1.0)
     return found
 
