@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -118,7 +119,10 @@ def test_what_loading_takes_for_a_moment_is_not_of_the_heaps() -> None:
 
 @glibc
 def test_blocks_are_as_ever_where_nothing_was_bound_or_the_environment_says_so() -> None:
-    assert blocks("free") == "[[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]"  # glibc begins with 128 KB
+    # Which of them glibc takes from the system hangs on what the process has freed before, so on what it imported; but
+    # it is the same at each place, which no bound process has.
+    before, *later = json.loads(blocks("free"))
+    assert later == [before] * 3
     assert blocks("bound", MALLOC_MMAP_THRESHOLD_="2000000") == "[[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]]"
 
 
