@@ -50,8 +50,7 @@ class Loader:
 
     def read(self, folder: Path) -> tuple[Facts, EngineModel]:
         """Load a checkpoint, not yet into the engine. Raises CheckpointError, TokenizerError and OSError."""
-        with loading():
-            return self._read(folder, None)
+        return self._read(folder, None)
 
     def load(self, folder: Path) -> ServedModel:
         """Load a checkpoint into the engine. Raises what :meth:`read` raises, and ModelFailedError."""
@@ -68,8 +67,7 @@ class Loader:
         """See :class:`app.served.Weights`. The precision is that of the first time."""
         if fingerprint(facts.folder) != facts.fingerprint:
             raise ChangedCheckpointError(facts.folder)
-        with loading():
-            again, ready = self._read(facts.folder, facts.precision)
+        again, ready = self._read(facts.folder, facts.precision)
         if again.fingerprint != facts.fingerprint:
             raise ChangedCheckpointError(facts.folder)
         return self._hand_over(again, ready)
@@ -91,9 +89,10 @@ class Loader:
         torch.set_num_threads(1)
         real = folder.resolve()  # a link may be turned to another folder at any moment, and a folder replaced
         sums = fingerprint(real)
-        checkpoint = load_checkpoint(real)
-        precision = precision or self._precisions.get(checkpoint.config.name)
-        facts, ready = self._prepare(folder, checkpoint, precision or self._precision)
+        with loading():
+            checkpoint = load_checkpoint(real)
+            precision = precision or self._precisions.get(checkpoint.config.name)
+            facts, ready = self._prepare(folder, checkpoint, precision or self._precision)
         if not sums == facts.fingerprint == fingerprint(real):
             raise CheckpointError(f"{folder} was replaced while it was read; load it again")
         self._precisions.setdefault(checkpoint.config.name, facts.precision)
