@@ -79,16 +79,18 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def matrix_rate(rows: int, inputs: int, outputs: int) -> float:
-    """Measured operations a second of a float32 product of (rows, inputs) by (inputs, outputs)."""
-    right = torch.randn(outputs, inputs).t()
-    return product_rate(lambda left: left @ right, rows, inputs, outputs)
+def matrix_rate(rows: int, inputs: int, outputs: int, dtype: torch.dtype = torch.float32) -> float:
+    """Measured operations a second of a product of (rows, inputs) by (inputs, outputs), both of ``dtype``."""
+    right = torch.randn(outputs, inputs).to(dtype).t()
+    return product_rate(lambda left: left @ right, rows, inputs, outputs, dtype)
 
 
 @torch.inference_mode()
-def product_rate(product: Callable[[Tensor], Tensor], rows: int, inputs: int, outputs: int) -> float:
-    """Measured operations a second of ``product``, which takes (rows, inputs) float32 to (rows, outputs)."""
-    left = torch.randn(rows, inputs)
+def product_rate(
+    product: Callable[[Tensor], Tensor], rows: int, inputs: int, outputs: int, dtype: torch.dtype = torch.float32
+) -> float:
+    """Measured operations a second of ``product``, which takes (rows, inputs) of ``dtype`` to (rows, outputs)."""
+    left = torch.randn(rows, inputs).to(dtype)
     calls = max(1, round(PRODUCTS_SECONDS / max(timed(lambda: product(left)), 1e-9)))
     timing = measure(lambda: [product(left) for _ in range(calls)], 11)
     return 2 * rows * inputs * outputs * calls / timing.median

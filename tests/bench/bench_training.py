@@ -2,6 +2,7 @@
 
 python -m tests.bench.bench_training            # the reference shape
 python -m tests.bench.bench_training --vocabulary 6000 --embedding 256 --hidden 256 --batch-tokens 2500
+python -m tests.bench.bench_training --precision bfloat16 --profile     # and where a step's time goes
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import statistics
 from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from model.native import set_aside
 from tests.bench import machine, shapes
 from training.objective import smoothed_cross_entropy
 from training.optimizer import update_average
+
+OPERATORS = 20  # that a profile shows
 
 
 def main() -> None:
@@ -26,6 +30,7 @@ def main() -> None:
     choices = ("float32", "bfloat16")
     parser.add_argument("--precision", choices=choices, default="float32", help="bfloat16 as the trainer's autocast")
     parser.add_argument("--beside-plain", action="store_true", help="in turn with torch alone, without the operators")
+    parser.add_argument("--profile", action="store_true", help="the operators that take most of a step besides")
     arguments = parser.parse_args()
     step, tokens = training_step(arguments, arguments.precision)
     if arguments.beside_plain:
@@ -36,7 +41,8 @@ def main() -> None:
     counted = shapes.operations(model)
     # A product's gradient takes two products of the same size.
     needed = 3 * tokens * (counted.source + counted.target)
-    rate = machine.matrix_rate(tokens, arguments.hidden, 4 * arguments.hidden)
+    rate = machine.matrix_rate(tokens, arguments.hidden, 4 * arguments.hidden, getattr(torch, arguments.precision))
+    reached = needed / rate / timing.median
     print(machine.describe(), machine.load(), sep=", ")
     print(
         f"{shapes.describe(model)}, {arguments.precision}; batch of {tokens // arguments.length} x {arguments.length}"
@@ -44,9 +50,23 @@ def main() -> None:
     print(f"step: {timing}")
     print(f"target tokens/s: {tokens / timing.median:,.0f}")
     print(
-        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product in float32: "
-        f"{tokens / (needed / rate):,.0f} target tokens/s, of which {needed / rate / timing.median:.0%} reached"
+        f"floor: {needed / 1e9:.0f} G operations at {rate / 1e9:.0f} G/s measured for one product in "
+        f"{arguments.precision}: {tokens / (needed / rate):,.0f} target tokens/s, of which {reached:.0%} reached"
     )
+    if arguments.profile:
+        _print_profile(step, arguments.repeats)
+
+
+def _print_profile(step: Callable[[], None], steps: int) -> None:
+    """Each operator's share of the time, without that of the operators that it calls."""
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        for _ in range(steps):
+            step()
+    operators = sorted(recorded.key_averages(), key=lambda each: each.self_cpu_time_total, reverse=True)
+    total = sum(each.self_cpu_time_total for each in operators)
+    for each in operators[:OPERATORS]:
+        calls = each.count / steps
+        print(f"{each.self_cpu_time_total / total:6.1%}  {each.key}, {calls:.0f} calls a step")
 
 
 def _beside_plain(step: Callable[[], None], tokens: int, repeats: int) -> None:
