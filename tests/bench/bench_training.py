@@ -29,8 +29,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=18, help="pieces of every source and target")
     choices = ("float32", "bfloat16")
     parser.add_argument("--precision", choices=choices, default="float32", help="bfloat16 as the trainer's autocast")
-    parser.add_argument("--beside-plain", action="store_true", help="in turn with torch alone, without the operators")
-    parser.add_argument("--profile", action="store_true", help="the operators that take most of a step besides")
+    besides = parser.add_mutually_exclusive_group()
+    besides.add_argument("--beside-plain", action="store_true", help="in turn with torch alone, without the operators")
+    besides.add_argument("--profile", action="store_true", help="the operators that take most of a step besides")
     arguments = parser.parse_args()
     step, tokens = training_step(arguments, arguments.precision)
     if arguments.beside_plain:
