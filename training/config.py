@@ -87,6 +87,13 @@ class EarlyStopping(Frozen):
     patience: int = Field(10, ge=1, description="Validations in a row without a better figure before the run ends.")
 
 
+class WordDistillation(Frozen):
+    """Teachers whose predictions the run learns beside the references (:mod:`training.word_distillation`)."""
+
+    teachers: tuple[Path, ...] = Field(min_length=1, description="Checkpoints; the run takes their tokenizers.")
+    share: float = Field(0.5, gt=0, le=1, description="Theirs of the target distribution; the rest is the reference's.")
+
+
 class TrainingConfig(Frozen):
     """The optimisation."""
 
@@ -110,6 +117,7 @@ class TrainingConfig(Frozen):
     )
     preflight: bool = Field(True, description="Try the largest possible batch before the first step.")
     r_drop: float = Field(0.0, ge=0, description="R-Drop's alpha, weight of the divergence of two passes; 0: one pass.")
+    word_distillation: WordDistillation | None = Field(None, description="Learn teachers' predictions as well.")
     average_last: int = Field(
         0, ge=0, description="Try the mean of the weights at so many last validations when the run ends; 0: do not."
     )

@@ -23,6 +23,7 @@ from training.shortlist import learn_shortlist, summarize
 from training.system import Run, System, open_checkpoint, open_run
 from training.transfer import inherited_data
 from training.tuning import tune
+from training.word_distillation import load_taught
 
 
 class ExportError(Exception):
@@ -41,7 +42,8 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
     """Writes the checkpoint of a run in ``run_folder``, replacing an older one at its place only when it is whole.
 
     ``recipe_name`` is the recipe's file name; ``message`` is told what is being done. Raises UnusableSystemError,
-    FitRecordError, ExportError, TransferError, CorpusError, or OSError where the checkpoint cannot be written.
+    FitRecordError, ExportError, TransferError, WordDistillationError, CorpusError, or OSError where the checkpoint
+    cannot be written.
     """
     folder = recipe.export.folder or run_folder / "checkpoint"
     _require_replaceable(folder)
@@ -51,7 +53,7 @@ def export(recipe: Recipe, run_folder: Path, recipe_name: str, message: Callable
         run = run._replace(system=tune(run.system, recipe, recipe.search.tuning, message))
     weights = run.model.state_dict()
     _require_finite(weights, recipe)
-    config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name, inherited_data(run_folder)))
+    config = _config(recipe, run, _provenance(recipe, record, run.train, recipe_name, _inherited(run_folder)))
     shortlist = _learn_shortlist(recipe, run, message)
     files = run.system.tokenizers.files()
     results = _evaluate_as_stored(recipe, run.system, config, weights, shortlist, run_folder, message)
@@ -129,6 +131,12 @@ def _provenance(
         + inherited,
         licence=recipe.export.licence,
     )
+
+
+def _inherited(run_folder: Path) -> tuple[str, ...]:
+    """What the models were trained on that the run began with, or learned from."""
+    taught = load_taught(run_folder)
+    return inherited_data(run_folder) + (taught.data if taught else ())
 
 
 def _require_replaceable(folder: Path) -> None:

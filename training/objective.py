@@ -27,6 +27,38 @@ class Loss(NamedTuple):
     positions: int
 
 
+class Prediction(NamedTuple):
+    """What one teacher predicts, short of the product with its output embeddings."""
+
+    features: Tensor  # (N, E) at the real target positions
+    weight: Tensor  # (V, E) in the features' type
+    bias: Tensor  # (V) in the features' type
+
+
+class Teaching(NamedTuple):
+    """What teachers say of a batch (:mod:`training.word_distillation`)."""
+
+    predictions: tuple[Prediction, ...]
+    share: float
+
+    def shift(self, part: slice, targets: Tensor, smoothing: float) -> Tensor:
+        """How far the positions ``part``, with their ``targets`` (n,), are from the plain objective: (n, V), float32.
+
+        The label-smoothed reference minus the mixture. Both distributions sum to one, so that cross-entropy with the
+        mixture is that with the reference plus the product of this with the logits, and its gradient for the logits is
+        the plain gradient plus this.
+        """
+        found = None
+        for features, weight, bias in self.predictions:
+            each = torch.addmm(bias, features[part], weight.t()).to(torch.promote_types(bias.dtype, torch.float32))
+            each = torch.softmax(each, dim=1)
+            found = each if found is None else found.add_(each)
+        assert found is not None
+        found.mul_(-self.share / len(self.predictions)).add_(self.share * smoothing / found.shape[1])
+        reference = found.new_full((1, 1), self.share * (1 - smoothing)).expand(len(targets), 1)
+        return found.scatter_add_(1, targets.unsqueeze(1), reference)
+
+
 def smoothed_cross_entropy(
     features: Tensor,
     weight: Tensor,
@@ -36,17 +68,18 @@ def smoothed_cross_entropy(
     smoothing: float,
     pad: int,
     real: Tensor | None = None,
+    teaching: Teaching | None = None,
 ) -> Loss:
     """Label-smoothed cross-entropy (Szegedy et al. 2016, section 7), summed over positions that are not padding.
 
     ``features`` (B, T, E), output embeddings ``weight`` (V, E), ``bias`` (V), ``targets`` (B, T) int64. The target
-    distribution is ``1 - smoothing`` on the target plus ``smoothing / V`` on every piece. ``real``: see
-    :func:`real_positions`.
+    distribution is ``1 - smoothing`` on the target plus ``smoothing / V`` on every piece; with ``teaching`` mixed with
+    what teachers predict. ``real``: see :func:`real_positions`.
     """
     real = real_positions(targets, pad) if real is None else real
     kept = targets.flatten().index_select(0, real)
     apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedCrossEntropy.apply
-    smoothed, likelihood = apply(features.flatten(0, 1).index_select(0, real), weight, bias, kept, smoothing)
+    smoothed, likelihood = apply(features.flatten(0, 1).index_select(0, real), weight, bias, kept, smoothing, teaching)
     return Loss(smoothed, likelihood, len(kept))
 
 
@@ -63,7 +96,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        teaching: Teaching | None,
     ) -> tuple[Tensor, Tensor]:
         # Called outside autocast, whose part this does by hand: products in the features' type, sums at least float32.
         sums = torch.promote_types(features.dtype, torch.float32)
@@ -74,7 +113,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
             logits = torch.addmm(offset, features[part], table.t())  # (n, V)
+            shift = None if teaching is None else teaching.shift(part, targets[part], smoothing)
+            if shift is not None:
+                smoothed += (shift * logits).sum()
             gradient, columns, nll, uniform = _cross_entropy(logits, targets[part], smoothing)
+            if shift is not None:
+                gradient, columns = gradient.add_(shift), columns + shift.sum(dim=0)
             likelihood += nll
             smoothed += (1 - smoothing) * nll + smoothing * uniform
             bias_gradient += columns
@@ -86,9 +130,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return smoothed, likelihood
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, bias = ctx.saved_tensors
-        return features * gradient.to(features.dtype), weight * gradient, bias * gradient, None, None
+        return features * gradient.to(features.dtype), weight * gradient, bias * gradient, None, None, None
 
 
 class _Entropy(NamedTuple):

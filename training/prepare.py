@@ -37,17 +37,13 @@ class Corpora(NamedTuple):
 def make_tokenizers(recipe: Recipe, run_folder: Path) -> TokenizerPair:
     """Trains the tokenizers on the cleaned training text and saves them in the run folder, in place of older ones.
 
+    A run that learns its teachers' predictions takes the first teacher's instead: its pieces must mean what theirs do.
     Of more than ``tokenizer.sample_pairs`` pairs a random sample is used. While SentencePiece trains it takes some 4 KB
     of memory a pair of the sample (of twice 90 characters), 2 GB by default. Raises CorpusError for unusable text and
     TokenizerError where the text does not allow the vocabulary.
     """
-    pairs = list(clean_pairs(_sample(recipe), recipe.data.cleaning, _left_out(recipe.data)))
-    if recipe.tokenizer.joint:
-        joint = _train(recipe, (text for pair in pairs for text in (pair.source, pair.target)))
-        tokenizers = TokenizerPair(joint, joint)
-    else:
-        source, target = (_train(recipe, map(itemgetter(side), pairs)) for side in (0, 1))
-        tokenizers = TokenizerPair(source, target)
+    distillation = recipe.training.word_distillation
+    tokenizers = _train_tokenizers(recipe) if distillation is None else _taken(recipe, distillation.teachers[0])
     with published(run_folder / TOKENIZER_FOLDER, replace=True) as folder:
         for name, model in tokenizers.files().items():
             (folder / name).write_bytes(model)
@@ -125,6 +121,23 @@ def _sample(recipe: Recipe) -> list[Pair]:
             sample[places[index]] = late[index]
         read += len(pairs)
     return sample
+
+
+def _train_tokenizers(recipe: Recipe) -> TokenizerPair:
+    pairs = list(clean_pairs(_sample(recipe), recipe.data.cleaning, _left_out(recipe.data)))
+    if recipe.tokenizer.joint:
+        joint = _train(recipe, (text for pair in pairs for text in (pair.source, pair.target)))
+        return TokenizerPair(joint, joint)
+    source, target = (_train(recipe, map(itemgetter(side), pairs)) for side in (0, 1))
+    return TokenizerPair(source, target)
+
+
+def _taken(recipe: Recipe, teacher: Path) -> TokenizerPair:
+    tokenizers = load_tokenizers(teacher)
+    if tokenizers.joint() != recipe.tokenizer.joint:
+        has, joint = ("one vocabulary", "true") if tokenizers.joint() else ("two vocabularies", "false")
+        raise TokenizerError(f"the teacher {teacher} has {has}; a run that it teaches needs tokenizer.joint: {joint}")
+    return tokenizers
 
 
 def _train(recipe: Recipe, texts: Iterable[str]) -> Subword:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.native import operators
-from training.objective import Loss, real_positions
+from training.objective import Loss, Teaching, real_positions
 
 # Positions a chunk, two rows each.
 CHUNK = 256
@@ -33,6 +33,7 @@ def r_drop_cross_entropy(
     smoothing: float,
     pad: int,
     real: Tensor | None = None,
+    teaching: Teaching | None = None,
 ) -> Loss:
     """Half of the loss of Liang et al. 2021, section 2.1, summed over the positions of ``targets`` without padding.
 
@@ -42,14 +43,14 @@ def r_drop_cross_entropy(
         CE(p1) + CE(p2) + alpha * (KL(p1 || p2) + KL(p2 || p1)) / 2
 
     CE is label-smoothed. The half makes it the mean of the passes, so that the gradient, and with it ``clip_norm``, has
-    the size it has without R-Drop; alpha keeps the paper's meaning. ``positions`` counts a position once. ``real``: see
-    :func:`training.objective.real_positions`.
+    the size it has without R-Drop; alpha keeps the paper's meaning. ``positions`` counts a position once. ``real`` and
+    ``teaching``: see :func:`training.objective.smoothed_cross_entropy`.
     """
     real = real_positions(targets, pad) if real is None else real
     kept = targets.flatten().index_select(0, real)
     apply: Callable[..., tuple[Tensor, Tensor]] = _ChunkedRDrop.apply
     passes = features.reshape(2, targets.numel(), -1).index_select(1, real)  # (2, N, E)
-    smoothed, likelihood = apply(passes, weight, bias, kept, alpha, smoothing)
+    smoothed, likelihood = apply(passes, weight, bias, kept, alpha, smoothing, teaching)
     return Loss(smoothed, likelihood, len(kept))
 
 
@@ -58,7 +59,14 @@ class _ChunkedRDrop(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, passes: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, alpha: float, smoothing: float
+        ctx: Any,
+        passes: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        alpha: float,
+        smoothing: float,
+        teaching: Teaching | None,
     ) -> tuple[Tensor, Tensor]:
         sums = torch.promote_types(passes.dtype, torch.float32)
         table, offset = weight.to(passes.dtype), bias.to(passes.dtype)
@@ -69,7 +77,12 @@ class _ChunkedRDrop(torch.autograd.Function):
             part = slice(start, start + CHUNK)
             rows = passes[:, part].flatten(0, 1)  # (2n, E)
             logits = torch.addmm(offset, rows, table.t())  # (2n, V)
+            shift = None if teaching is None else teaching.shift(part, targets[part], smoothing).repeat(2, 1)
+            if shift is not None:
+                smoothed += (shift * logits).sum()
             gradient, columns, nll, entropy = _objective(logits, targets[part], smoothing, alpha / 2)
+            if shift is not None:
+                gradient, columns = gradient.add_(shift), columns + shift.sum(dim=0)
             likelihood += nll
             smoothed += entropy
             passes_gradient[:, part] = (gradient @ table).reshape(2, -1, passes.shape[2])
@@ -84,7 +97,7 @@ class _ChunkedRDrop(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _likelihood: Tensor) -> tuple[Tensor | None, ...]:
         passes, weight, bias = ctx.saved_tensors
         gradient = gradient / 2
-        return passes * gradient.to(passes.dtype), weight * gradient, bias * gradient, None, None, None
+        return passes * gradient.to(passes.dtype), weight * gradient, bias * gradient, None, None, None, None
 
 
 def _objective(

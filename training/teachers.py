@@ -1,4 +1,4 @@
-"""The checkpoints that make synthetic text: one system, with what provenance and resumption need to know of it."""
+"""The checkpoints that make synthetic text or teach a student: one system, and what provenance needs to know of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from model.checkpoint import SUMS, read_config
+from model.checkpoint import SUMS, CheckpointConfig, read_config
 from training.hashes import hash_file
 from training.system import System, UnusableSystemError, combine, open_checkpoint
 
@@ -18,6 +18,7 @@ class Teachers(NamedTuple):
     names: str  # such as "en-de 1 (seed 1) and en-de 1 (seed 2)"
     licence: str  # theirs, each once
     hashes: tuple[str, ...]  # of their SHA256SUMS: equal hashes are equal checkpoints
+    data: tuple[str, ...]  # what they were trained on, each text once, with who was
 
 
 def open_teachers(folders: Sequence[Path], source: str, target: str, device: str, token_budget: int) -> Teachers:
@@ -34,7 +35,20 @@ def open_teachers(folders: Sequence[Path], source: str, target: str, device: str
             )
     return Teachers(
         system=combine([open_checkpoint(folder, device, token_budget) for folder in folders]),
-        names=" and ".join(f"{config.name} {config.version} (seed {config.training.seed})" for config in configs),
+        names=" and ".join(map(_name, configs)),
         licence=", ".join(dict.fromkeys(config.training.licence for config in configs)),
         hashes=tuple(hash_file(folder / SUMS) for folder in folders),
+        data=_data(configs),
     )
+
+
+def _data(configs: Sequence[CheckpointConfig]) -> tuple[str, ...]:
+    learned: dict[str, list[str]] = {}
+    for config in configs:
+        for entry in config.training.data:
+            learned.setdefault(entry, []).append(_name(config))
+    return tuple(f"{entry} [through {' and '.join(names)}]" for entry, names in learned.items())
+
+
+def _name(config: CheckpointConfig) -> str:
+    return f"{config.name} {config.version} (seed {config.training.seed})"

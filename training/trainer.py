@@ -55,6 +55,13 @@ from training.stop import Stop, stop_signals
 from training.training_loss import TrainingLoss
 from training.transfer import TRANSFER_FILE, open_origin, transfer
 from training.validation import Validator
+from training.word_distillation import (
+    TEACHERS_FILE,
+    Taught,
+    WordTeachers,
+    open_word_teachers,
+    require_same_teachers,
+)
 
 
 class FitResult(NamedTuple):
@@ -75,7 +82,7 @@ def fit(recipe: Recipe, *, resume: bool, run_folder: Path) -> FitResult:
 
     Under torchrun all ranks call it; ranks that torchrun has started again go on from the last state, if there is one.
     Raises CorpusError, OverlapError, DeviceError, TokenizerError, FreezingError, TransferError or CheckpointError (for
-    ``init_from``), AveragingError, StateError or TrainingError.
+    ``init_from``), AveragingError, StateError or TrainingError; and what :func:`open_word_teachers` raises.
     """
     state = state_file(run_folder)
     resume = resume or (started_again() and state.is_file())
@@ -100,6 +107,10 @@ class Trainer:
         self.device: Device = resolve_device(recipe)
         self.reporter = Reporter(run_folder) if self.group.first else SilentReporter()
         self.tokenizers = tokenizers = open_tokenizers(run_folder)
+        self.teachers: WordTeachers | None = None
+        self.taught: Taught | None = None
+        if (teaching := self.config.word_distillation) is not None:
+            self.teachers, self.taught = open_word_teachers(teaching, recipe.data, tokenizers, self.device.name)
         with self.group.first_goes_first():
             corpus, dev = prepare_corpora(recipe, tokenizers, run_folder)
         self.reporter.message(str(corpus.report))
@@ -113,7 +124,7 @@ class Trainer:
         self.average = Seq2Seq(model_config).to(self.device.name).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.updater = Updater(self.model, self.average, recipe, on_device=self.device.is_gpu)
-        self.loss = TrainingLoss(self.model, self.config, self.device)
+        self.loss = TrainingLoss(self.model, self.config, self.device, self.teachers)
         self.wrapped_loss = self.group.wrap(self.loss, self.device.name)
         self.readout = Readout(late=1 if self.device.is_gpu else 0)
         self.schedule = Schedule(self.config)
@@ -139,6 +150,11 @@ class Trainer:
         if self.group.first:
             self.selection.history.start()
             (self.folder / TRANSFER_FILE).unlink(missing_ok=True)
+            (self.folder / TEACHERS_FILE).unlink(missing_ok=True)
+            if self.taught is not None:
+                self.taught.save(self.folder)
+        if self.taught is not None:
+            self.reporter.message(f"learns the predictions of {self.taught.names}")
         if origin is not None:
             transferred = transfer(self.model, self.tokenizers, origin)
             self.average.load_state_dict(self.model.state_dict())
@@ -265,6 +281,7 @@ class Trainer:
     def restore(self) -> None:
         """Take up the saved state of this recipe."""
         state = load_state(state_file(self.folder), recipe_identity(self.recipe))
+        require_same_teachers(self.taught, self.folder)
         self.progress = Progress(*state["progress"])  # type: ignore[arg-type]
         if self.group.first:
             self.selection.history.resume(self.progress.step, self.config.validate_every)

@@ -27,6 +27,7 @@ def work(rank: int, port: int, folder: Path, recipes: dict[str, str]) -> None:
     with join_group(jobs["gradient"]) as group:
         found = {
             "gradient": gradient(jobs["gradient"], group),
+            "taught_gradient": gradient(jobs["taught_gradient"], group),
             "whole": run(jobs["whole"], group, stop_at=None),
             "stopped": run(jobs["broken"], group, stop_at=3 if rank == 1 else None),
             "resumed": run(jobs["broken"], group, stop_at=None, resume=True),

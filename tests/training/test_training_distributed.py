@@ -12,11 +12,13 @@ from rank_jobs import RANKS, gradient, work
 from safetensors.torch import load_file
 from tiny_runs import begin, entries, tiny_recipe
 
+from tests.conftest import write_checkpoint
 from training import distributed
 from training.averaging import WeightHistory
 from training.config import Recipe
 from training.device import DeviceError
 from training.distributed import Group, join_group
+from training.prepare import open_tokenizers
 from training.trainer import FitResult
 
 
@@ -26,11 +28,14 @@ def ranks(
 ) -> tuple[dict[str, Recipe], list[dict[str, Any]]]:
     """The recipes of the jobs, and what each of two gloo processes found in them."""
     folder = tmp_path_factory.mktemp("ranks")
+    teacher = write_checkpoint(folder / "teacher", open_tokenizers(prepared), "en", "de", seed=5)
     dropped: dict[str, Any] = {"dropout": 0.3, "validate_every": 4, "accumulate": 2}
     mixed = {"r_drop": 2.0, "average_last": 2, "init_from": folder / "whole", "freeze": ("encoder.*",), **dropped}
+    mixed["word_distillation"] = {"teachers": (teacher,)}
     mixed["validate_every"] = 2
     options: dict[str, dict[str, Any]] = {
         "gradient": {"accumulate": 2},
+        "taught_gradient": {"accumulate": 2, "word_distillation": {"teachers": (teacher,)}},
         "whole": dropped,
         "broken": dropped,
         "poisoned": {"preflight": False},
@@ -43,12 +48,15 @@ def ranks(
     return jobs, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
-def test_the_gradient_is_that_of_one_process_on_the_joined_batches(ranks, capitals, prepared, tmp_path) -> None:
-    together = gradient(begin(tiny_recipe(capitals, tmp_path, accumulate=2 * RANKS), prepared), Group())
+@pytest.mark.parametrize("job", ["gradient", "taught_gradient"])
+def test_the_gradient_is_that_of_one_process_on_the_joined_batches(ranks, job, capitals, prepared, tmp_path) -> None:
+    taught = ranks[0][job].training.word_distillation
+    made = tiny_recipe(capitals, tmp_path, accumulate=2 * RANKS, word_distillation=taught)
+    together = gradient(begin(made, prepared), Group())
     for found in ranks[1]:
-        assert found["gradient"].keys() == together.keys()
+        assert found[job].keys() == together.keys()
         for name, expected in together.items():
-            torch.testing.assert_close(found["gradient"][name], expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(found[job][name], expected, rtol=0, atol=1e-6)
 
 
 def test_ranks_hold_the_same_weights_and_draw_different_dropout(ranks) -> None:
@@ -69,7 +77,7 @@ def test_ranks_resume_bit_equal(ranks) -> None:
         assert whole["draw"] == resumed["draw"]
 
 
-def test_ranks_resume_bit_equal_with_r_drop_averaging_transfer_and_frozen_layers(ranks) -> None:
+def test_ranks_resume_bit_equal_with_r_drop_teachers_averaging_transfer_and_frozen_layers(ranks) -> None:
     for found in ranks[1]:
         whole, resumed = found["mixed_whole"], found["mixed_resumed"]
         assert FitResult(*found["mixed_stopped"]["result"]).steps == 5

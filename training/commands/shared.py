@@ -33,6 +33,7 @@ from training.study import StudyError
 from training.synthesis import SynthesisError
 from training.system import UnusableSystemError
 from training.transfer import TransferError
+from training.word_distillation import WordDistillationError
 from training.workers import WorkerError
 
 MENDABLE = (
@@ -44,6 +45,7 @@ MENDABLE = (
     StateError,
     AveragingError,
     TransferError,
+    WordDistillationError,
     FreezingError,
     TrainingError,
     MemoryBudgetError,
