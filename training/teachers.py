@@ -21,11 +21,10 @@ class Teachers(NamedTuple):
     data: tuple[str, ...]  # what they were trained on, each text once, with who was
 
 
-def open_teachers(folders: Sequence[Path], source: str, target: str, device: str, token_budget: int) -> Teachers:
-    """Opens checkpoints that translate ``source`` into ``target`` (BCP 47 tags); several decode as an ensemble.
+def read_teachers(folders: Sequence[Path], source: str, target: str) -> list[CheckpointConfig]:
+    """What checkpoints that translate ``source`` into ``target`` (BCP 47 tags) say of themselves, weights unread.
 
-    Raises CheckpointError, TokenizerError, EnsembleError, and UnusableSystemError where one is of other languages, or
-    they differ in their tokenizers.
+    Raises CheckpointError, and UnusableSystemError where one is of other languages.
     """
     configs = [read_config(folder) for folder in folders]
     for folder, config in zip(folders, configs, strict=True):
@@ -33,6 +32,16 @@ def open_teachers(folders: Sequence[Path], source: str, target: str, device: str
             raise UnusableSystemError(
                 f"{folder} translates {config.source} into {config.target}; wanted is {source} into {target}"
             )
+    return configs
+
+
+def open_teachers(folders: Sequence[Path], source: str, target: str, device: str, token_budget: int) -> Teachers:
+    """Opens checkpoints that translate ``source`` into ``target`` (BCP 47 tags); several decode as an ensemble.
+
+    Raises CheckpointError, TokenizerError, EnsembleError, and UnusableSystemError where one is of other languages, or
+    they differ in their tokenizers.
+    """
+    configs = read_teachers(folders, source, target)
     return Teachers(
         system=combine([open_checkpoint(folder, device, token_budget) for folder in folders]),
         names=" and ".join(map(_name, configs)),

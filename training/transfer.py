@@ -100,22 +100,27 @@ def inherited_data(run_folder: Path) -> tuple[str, ...]:
         raise TransferError(f"{path} is damaged ({error!r}); run `ferry-train fit` again") from error
 
 
+def require_origin(folder: Path) -> None:
+    """Raises TransferError where ``folder`` is neither a checkpoint nor a run with weights; reads none."""
+    if not (folder / SUMS).is_file() and not (folder / BEST_WEIGHTS).is_file():
+        raise TransferError(
+            f"training.init_from: {folder} is no checkpoint folder (it has no {SUMS}) and no run folder "
+            f"(it has no {BEST_WEIGHTS})"
+        )
+
+
 def open_origin(folder: Path) -> Origin:
     """The model of a checkpoint folder, or the best weights of a run folder.
 
     Raises TransferError where the folder is neither, CheckpointError or TokenizerError where it is damaged.
     """
+    require_origin(folder)
     if (folder / SUMS).is_file():
         checkpoint = load_checkpoint(folder)
         name = f"{checkpoint.config.name} {checkpoint.config.version} ({folder})"
         data = checkpoint.config.training.data
         return Origin(name, data, checkpoint.model.state_dict(), load_tokenizers(folder))
     path = folder / BEST_WEIGHTS
-    if not path.is_file():
-        raise TransferError(
-            f"training.init_from: {folder} is no checkpoint folder (it has no {SUMS}) and no run folder "
-            f"(it has no {BEST_WEIGHTS})"
-        )
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:

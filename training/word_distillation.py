@@ -19,13 +19,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.checkpoint import CheckpointError
 from model.ensemble import as_ensemble
 from model.seq2seq import Seq2Seq
 from tokenizer.subword import TokenizerPair
 from training.config import DataConfig, WordDistillation
 from training.objective import Prediction, Teaching
 from training.state import write_atomically
-from training.teachers import open_teachers
+from training.system import UnusableSystemError
+from training.teachers import open_teachers, read_teachers
 
 TEACHERS_FILE = "teachers.json"
 
@@ -68,6 +70,14 @@ class Taught(NamedTuple):
         """Write ``teachers.json``."""
         content = json.dumps(self._asdict(), indent=2, ensure_ascii=False) + "\n"
         write_atomically(run_folder / TEACHERS_FILE, content.encode())
+
+
+def require_teachers(config: WordDistillation, data: DataConfig) -> None:
+    """Raises WordDistillationError where a teacher is no checkpoint, or of other languages; reads no weights."""
+    try:
+        read_teachers(config.teachers, data.source, data.target)
+    except (CheckpointError, UnusableSystemError) as error:
+        raise WordDistillationError(f"training.word_distillation.teachers: {error}") from error
 
 
 def open_word_teachers(

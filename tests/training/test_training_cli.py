@@ -15,6 +15,7 @@ from tests.conftest import write_checkpoint
 from tokenizer.subword import TokenizerPair
 from training.cli import app
 from training.evaluate import score
+from training.state import state_file
 from training.system import combine, open_checkpoint
 
 SOURCES = ["The river is wide.", "She reads a book.", "It will rain."]
@@ -94,6 +95,34 @@ def test_a_missing_corpus_is_named(recipe: Path, tmp_path: Path) -> None:
     done = ferry_train("tokenizer", recipe, "--set", "data.train.0.source=/no/such/file")
     assert done.exit_code == 1
     assert "/no/such/file" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["tokenizer", "fit", "run"])
+@pytest.mark.parametrize("key", ["init_from=/no/such", "word_distillation.teachers=[/no/such]"])
+def test_another_model_that_is_missing_is_named_before_anything_is_made(
+    command: str, key: str, recipe: Path, tmp_path: Path
+) -> None:
+    done = ferry_train(command, recipe, "--set", f"training.{key}")
+    assert done.exit_code == 1
+    assert f"training.{key.split('=')[0]}: /no/such is no" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_no_longer_needs_the_model_that_it_began_with(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    state_file(tmp_path / "run").write_bytes(b"")
+    done = ferry_train("fit", recipe, "--resume", "--set", "training.init_from=/no/such")
+    assert "init_from" not in done.stderr
+    assert "run `ferry-train tokenizer`" in done.stderr
+
+
+def test_a_teacher_of_other_languages_is_refused_before_anything_is_made(
+    recipe: Path, tiny_checkpoint_fr: Path, tmp_path: Path
+) -> None:
+    done = ferry_train("run", recipe, "--set", f"training.word_distillation.teachers=[{tiny_checkpoint_fr}]")
+    assert done.exit_code == 1
+    assert "translates en into fr; wanted is en into de" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_prints_the_scores_of_a_checkpoint_as_json(tiny_checkpoint: Path, test_set: tuple[Path, Path]) -> None:

@@ -28,12 +28,16 @@ from training.scores import score_table
 from training.state import StateError, state_file
 from training.system import open_run
 from training.trainer import fit
+from training.transfer import require_origin
+from training.word_distillation import require_teachers
 
 
 def tokenizer_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump = False) -> None:
     """Train the tokenizers on the recipe's cleaned training text."""
     with mendable_errors():
-        _tokenizer(resolve(recipe, overrides, dump))
+        loaded = resolve(recipe, overrides, dump)
+        _require_models(loaded)
+        _tokenizer(loaded)
 
 
 def fit_command(
@@ -85,8 +89,20 @@ def _tokenizer(recipe: Recipe) -> None:
 def _guard(recipe: Recipe, resume: bool, overwrite: bool) -> None:
     """Hours of training are not thrown away by a command typed twice."""
     path = state_file(recipe.folder)
-    if path.exists() and not (resume or overwrite or started_again()):
+    goes_on = path.exists() and (resume or started_again())
+    if path.exists() and not (goes_on or overwrite):
         raise StateError(f"{path} holds an earlier run; go on from it with --resume, or start anew with --overwrite")
+    if not goes_on:
+        _require_models(recipe)
+
+
+def _require_models(recipe: Recipe) -> None:
+    """Other runs' models are looked for before tokenizers and corpora are made, which takes hours of a large corpus."""
+    config = recipe.training
+    if config.init_from is not None:
+        require_origin(config.init_from)
+    if config.word_distillation is not None:
+        require_teachers(config.word_distillation, recipe.data)
 
 
 def _fit(recipe: Recipe, resume: bool) -> None:
