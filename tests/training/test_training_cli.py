@@ -98,13 +98,19 @@ def test_a_missing_corpus_is_named(recipe: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["tokenizer", "fit", "run"])
-@pytest.mark.parametrize("key", ["init_from=/no/such", "word_distillation.teachers=[/no/such]"])
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("training.init_from", "/no/such", "/no/such is no checkpoint folder (it has no SHA256SUMS) and no run folder"),
+        ("training.word_distillation.teachers", "[/no/such]", "/no/such is not a folder; a checkpoint is a folder"),
+    ],
+)
 def test_another_model_that_is_missing_is_named_before_anything_is_made(
-    command: str, key: str, recipe: Path, tmp_path: Path
+    command: str, key: str, value: str, sentence: str, recipe: Path, tmp_path: Path
 ) -> None:
-    done = ferry_train(command, recipe, "--set", f"training.{key}")
+    done = ferry_train(command, recipe, "--set", f"{key}={value}")
     assert done.exit_code == 1
-    assert f"training.{key.split('=')[0]}: /no/such is no" in done.stderr
+    assert f"{key}: {sentence}" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -114,6 +120,8 @@ def test_a_run_that_goes_on_no_longer_needs_the_model_that_it_began_with(recipe:
     done = ferry_train("fit", recipe, "--resume", "--set", "training.init_from=/no/such")
     assert "init_from" not in done.stderr
     assert "run `ferry-train tokenizer`" in done.stderr
+    taught = ferry_train("fit", recipe, "--resume", "--set", "training.word_distillation.teachers=[/no/such]")
+    assert "word_distillation.teachers: /no/such is not a folder" in taught.stderr  # its teachers it does need
 
 
 def test_a_teacher_of_other_languages_is_refused_before_anything_is_made(

@@ -36,7 +36,7 @@ def tokenizer_command(recipe: RecipePath, overrides: Overrides = None, dump: Dum
     """Train the tokenizers on the recipe's cleaned training text."""
     with mendable_errors():
         loaded = resolve(recipe, overrides, dump)
-        _require_models(loaded)
+        _require_models(loaded, begins=True)
         _tokenizer(loaded)
 
 
@@ -92,14 +92,16 @@ def _guard(recipe: Recipe, resume: bool, overwrite: bool) -> None:
     goes_on = path.exists() and (resume or started_again())
     if path.exists() and not (goes_on or overwrite):
         raise StateError(f"{path} holds an earlier run; go on from it with --resume, or start anew with --overwrite")
-    if not goes_on:
-        _require_models(recipe)
+    _require_models(recipe, begins=not goes_on)
 
 
-def _require_models(recipe: Recipe) -> None:
-    """Other runs' models are looked for before tokenizers and corpora are made, which takes hours of a large corpus."""
+def _require_models(recipe: Recipe, begins: bool) -> None:
+    """Other runs' models are looked for before tokenizers and corpora are made, which takes hours of a large corpus.
+
+    A run that goes on has taken over the weights of ``init_from`` already; it goes on learning from its teachers.
+    """
     config = recipe.training
-    if config.init_from is not None:
+    if begins and config.init_from is not None:
         require_origin(config.init_from)
     if config.word_distillation is not None:
         require_teachers(config.word_distillation, recipe.data)
