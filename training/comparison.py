@@ -58,9 +58,12 @@ class PlannedRun(NamedTuple):
 def parse_rows(vary: Sequence[str], named: Sequence[str]) -> list[Row]:
     """The rows of ``--vary KEY=V1,V2`` (their product) and ``--row "NAME: key=value ..."`` (after a baseline).
 
-    Raises RecipeError for an unknown key, or one that a comparison does not vary.
+    Raises RecipeError for an unknown key, one that a comparison does not vary, or one that a row would set twice.
     """
     varied = [_parse_vary(text) for text in vary]
+    again = _set_twice([values[0][1] for values in varied])
+    if again is not None:
+        raise RecipeError(f"--vary is given twice for {again!r}; give all its values at once: {again}=VALUE,VALUE")
     rows = [Row(" ".join(label for label, _ in row), tuple(value for _, value in row)) for row in _product(varied)]
     if named or not rows:
         rows = [Row(BASELINE), *rows, *map(_parse_row, named)]
@@ -177,7 +180,20 @@ def _parse_row(text: str) -> Row:
         raise RecipeError(f"--row {text!r}: {example} ({error})") from None
     if not (colon and name.strip() and parts and all(equals for _, equals, _ in parts)):
         raise RecipeError(f"--row {text!r}: {example}")
-    return Row(name.strip(), tuple(f"{_variable(key)}={value}" for key, _, value in parts))
+    row = Row(name.strip(), tuple(f"{_variable(key)}={value}" for key, _, value in parts))
+    again = _set_twice(row.settings)
+    if again is not None:
+        raise RecipeError(f"--row {text!r}: sets {again!r} twice")
+    return row
+
+
+def _set_twice(settings: Sequence[str]) -> str | None:
+    """The key of a ``key=value`` that undoes an earlier one, of the same key or of one in its section."""
+    keys = [setting.partition("=")[0] for setting in settings]
+    for position, key in enumerate(keys):
+        if any(f"{earlier}.".startswith(f"{key}.") for earlier in keys[:position]):
+            return key
+    return None
 
 
 def _variable(name: str) -> str:

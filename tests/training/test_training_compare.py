@@ -125,6 +125,11 @@ def test_named_rows_come_after_a_baseline_and_may_change_several_keys() -> None:
     ]
 
 
+def test_a_row_may_begin_a_section_anew_and_then_set_keys_in_it() -> None:
+    (_, row) = parse_rows([], ["small: search.tuning=null search.tuning.alphas=[1]"])
+    assert row.settings == ("search.tuning=null", "search.tuning.alphas=[1]")
+
+
 @pytest.mark.parametrize(
     ("vary", "row", "sentence"),
     [
@@ -134,8 +139,11 @@ def test_named_rows_come_after_a_baseline_and_may_change_several_keys() -> None:
         (["cell="], [], "must be KEY=VALUE,VALUE"),
         (["seed=1,2"], [], "--seeds decides it"),
         (["export.version=1,2"], [], "scores do not depend on it"),
+        (["cell=gru", "model.cell=lstm"], [], "give all its values at once: model.cell=VALUE,VALUE"),
+        (["search.tuning.alphas=[1]", "search.tuning=null"], [], "--vary is given twice for 'search.tuning'"),
         ([], ["deep"], 'must be "NAME: key=value'),
         ([], ["deep: encoder_layers"], 'must be "NAME: key=value'),
+        ([], ["deep: encoder_layers=2 cell=gru model.encoder_layers=3"], "sets 'model.encoder_layers' twice"),
         ([], ["baseline: cell=gru"], "two rows are called 'baseline'"),
     ],
 )
