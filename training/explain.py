@@ -31,10 +31,11 @@ from training.explain_trace import Recorder, Trace
 from training.reach import Reach
 
 DIRECTIONS = 32
+LONGEST = 200  # pieces of a side: the work and the pictures grow with the square, and of more a picture shows nothing
 
 
 class ExplainError(Exception):
-    """What was to be explained is not there; the message says what would be right."""
+    """What was to be explained is not there, or too long; the message says what would be right."""
 
 
 class LayerActivity(NamedTuple):
@@ -86,11 +87,13 @@ def explain(model: Seq2Seq, source: Sequence[int], target: Sequence[int], direct
     """Explain the translation ``target`` of ``source``, ids without begin- or end-of-sentence.
 
     The norms of :attr:`LayerActivity.recurrence` are estimated from so many ``directions``; with as many as a layer is
-    wide they are exact. ``model`` is left as it is. Raises ExplainError for an empty source, IndexError for an id
-    outside the vocabulary.
+    wide they are exact. ``model`` is left as it is. Raises ExplainError for an empty source and for a side of more than
+    :data:`LONGEST` pieces, IndexError for an id outside the vocabulary.
     """
     if not source:
         raise ExplainError("the text has no pieces; give a sentence")
+    check_length("text", len(source))
+    check_length("target", len(target))
     trace = Trace(model)
     config, model = trace.model.config, trace.model
     device = model.output_bias.device
@@ -104,6 +107,14 @@ def explain(model: Seq2Seq, source: Sequence[int], target: Sequence[int], direct
     source_gradients, target_gradients = _gradients(-log_probabilities, trace.embedded)
     layers = tuple(_activity(name, recorder, directions) for name, recorder in trace.recorders.items())
     return Explanation(log_probabilities.detach(), attention[0].detach(), source_gradients, target_gradients, layers)
+
+
+def check_length(side: str, pieces: int) -> None:
+    """Raise ExplainError for a side of too many pieces to be explained."""
+    if pieces > LONGEST:
+        raise ExplainError(
+            f"the {side} has {pieces:,} pieces, of which at most {LONGEST} are explained; give a shorter sentence"
+        )
 
 
 def _gradients(losses: Tensor, embedded: Sequence[Tensor]) -> list[Tensor]:

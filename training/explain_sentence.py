@@ -10,7 +10,7 @@ from typing import NamedTuple
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.search import SearchOptions, translate
 from tokenizer.subword import Subword, load_tokenizers
-from training.explain import ExplainError, Explanation, explain, layer_names
+from training.explain import ExplainError, Explanation, check_length, explain, layer_names
 
 BEGIN, END = "<s>", "</s>"
 
@@ -36,8 +36,8 @@ class Explained(NamedTuple):
 def explain_checkpoints(folders: Sequence[Path], text: str, target: str | None, layer: str) -> list[Explained]:
     """Explain ``text`` and its translation ``target`` in each checkpoint, on the CPU.
 
-    Without a target each explains its own translation. Raises ExplainError for an empty text or target and for a
-    ``layer`` that a model does not have; CheckpointError, TokenizerError, InvalidTextError.
+    Without a target each explains its own translation. Raises ExplainError for an empty text or target, for one
+    that is too long and for a ``layer`` that a model does not have; CheckpointError, TokenizerError, InvalidTextError.
     """
     if target is not None and not target.strip():
         raise ExplainError("the target is empty; give a translation, or none to explain the model's own")
@@ -57,6 +57,7 @@ def _explain_text(checkpoint: Checkpoint, label: str, text: str, target: str | N
     source_ids = tokenizers.source.encode(text)
     if not source_ids:
         raise ExplainError("the text is empty; give a sentence with --text")
+    check_length("text", len(source_ids))  # before it is translated
     target_ids = _own_translation(checkpoint, source_ids) if target is None else tokenizers.target.encode(target)
     return Explained(
         label,

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.search import annotate
 from model.seq2seq import Seq2Seq
-from training.explain import ExplainError, Explanation, explain, layer_names
+from training.explain import LONGEST, ExplainError, Explanation, explain, layer_names
 from training.reach import Reach
 
 SOURCE, TARGET = [5, 9, 4, 11, 6], [7, 4, 8, 10]
@@ -221,6 +221,12 @@ def test_an_empty_translation_is_explained_by_its_end() -> None:
 def test_an_empty_source_is_refused() -> None:
     with pytest.raises(ExplainError, match="no pieces"):
         explain(lively_model(), [], TARGET)
+
+
+@pytest.mark.parametrize(("source", "target", "side"), [(LONGEST + 1, 3, "text"), (3, LONGEST + 1, "target")])
+def test_a_side_too_long_to_be_shown_is_refused(source: int, target: int, side: str) -> None:
+    with pytest.raises(ExplainError, match=f"the {side} has 201 pieces, of which at most 200"):
+        explain(lively_model(), [5] * source, [5] * target)
 
 
 def test_an_unknown_layer_is_answered_with_those_there_are() -> None:

@@ -121,6 +121,7 @@ def test_dollars_in_a_sentence_set_no_formula(tiny_checkpoint: Path, tmp_path: P
     [
         (("--text", " "), "the text is empty"),
         (("--text", TEXT, "--target", ""), "the target is empty"),
+        (("--text", "a dog " * 500), "of which at most 200 are explained; give a shorter sentence"),
         (
             ("--text", TEXT, "--layer", "decoder.3"),
             "no layer 'decoder.3'; it has encoder.1.forward, encoder.1.backward",
