@@ -33,7 +33,7 @@ def hash_file(path: Path) -> str:
         status = path.stat()
         return _hash_content(path, status.st_size, status.st_mtime_ns)
     except FileNotFoundError as error:
-        raise CorpusError(f"{path}: there is no such file; check the path in the recipe") from error
+        raise CorpusError(f"{path}: there is no such file; check the path") from error
     except OSError as error:
         raise CorpusError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -157,7 +157,7 @@ def _failures_named(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise CorpusError(f"{path}: there is no such file; check the path in the recipe") from error
+        raise CorpusError(f"{path}: there is no such file; check the path") from error
     except IsADirectoryError as error:
         raise CorpusError(f"{path}: this is a folder; name the text file in it") from error
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile) as error:
