@@ -1,7 +1,8 @@
 """Commands of ferry-train as processes of their own, so that memory, generators and signals of one run are its own.
 
 A process is asked to stop by SIGTERM, which makes a fit save its state. A folder in use is locked for as long as the
-process that works in it lives, even if the one that started it was killed.
+process that works in it lives, even if the one that started it was killed. A command that a person types locks its
+run's folder as well, so that two that write the same files cannot be at work at once.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import TypeAlias
+from typing import TextIO, TypeAlias
 
 LOG_FILE = "log.txt"
-_LOCK_FILE = ".lock"
+_LOCK_FILE = ".lock"  # holds the number of the process that has locked it last
+_GIVEN_LOCK = "FERRY_TRAIN_LOCK"  # in a process's environment: the descriptor of the lock that it was started with
 _STOPPED = 130  # exit status of a fit that a signal ended
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 300.0  # a validation may have to end before a process heeds the signal
@@ -30,6 +32,10 @@ KeepGoing: TypeAlias = Callable[[], bool]
 
 class ProcessError(Exception):
     """A command failed; the message is its own last word, and where the rest stands."""
+
+
+class FolderInUseError(Exception):
+    """Another process works in the folder; the message says which, and what to do."""
 
 
 class Stopped(Exception):
@@ -53,6 +59,7 @@ def run_command(arguments: Sequence[str | Path], folder: Path, lock: int, keep_g
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=(lock,),
+            env={**os.environ, _GIVEN_LOCK: str(lock)},
         )
         try:
             stopped = not _wait(process, keep_going)
@@ -74,8 +81,8 @@ def exclusive(folder: Path, keep_going: KeepGoing, message: Callable[[str], None
     """
     folder.mkdir(parents=True, exist_ok=True)
     told = False
-    with (folder / _LOCK_FILE).open("w") as file:
-        while not _take_lock(file.fileno()):
+    with (folder / _LOCK_FILE).open("a+") as file:
+        while not _take_lock(file):
             if not keep_going():
                 raise Stopped
             if not told:
@@ -85,12 +92,40 @@ def exclusive(folder: Path, keep_going: KeepGoing, message: Callable[[str], None
         yield file.fileno()
 
 
+@contextmanager
+def working_in(folder: Path, message: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock of ``folder``, which is made if need be; the lock that :func:`run_command` gave it will do.
+
+    Where the file system has no locks, ``message`` is told so and nothing is held. Raises FolderInUseError at once
+    where another process has it.
+    """
+    if _is_given(folder):
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context((folder / _LOCK_FILE).open("a+"))
+            taken = _take_lock(file)
+        except OSError as error:
+            message(f"{folder} cannot be locked ({error.strerror}): see to it that no other process trains there")
+            taken = True
+        if not taken:
+            file.seek(0)
+            who = file.read().strip()
+            raise FolderInUseError(
+                f"{folder}: another ferry-train{f' (process {who})' if who else ''} is at work there; "
+                "wait for its end or stop it, or name another run folder with --set folder=..."
+            )
+        yield
+
+
 def in_use(folder: Path) -> bool:
-    """Whether a process works in ``folder`` under :func:`exclusive`."""
+    """Whether a process works in ``folder`` under :func:`exclusive` or :func:`working_in`."""
     if not (folder / _LOCK_FILE).exists():
         return False
-    with (folder / _LOCK_FILE).open("w") as file:
-        return not _take_lock(file.fileno())
+    with (folder / _LOCK_FILE).open("a+") as file:
+        return not _take_lock(file)
 
 
 @contextmanager
@@ -130,12 +165,23 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _take_lock(descriptor: int) -> bool:
+def _take_lock(file: TextIO) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    os.ftruncate(file.fileno(), 0)
+    os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return True
+
+
+def _is_given(folder: Path) -> bool:
+    """Whether this process was started with the lock of ``folder``: a descriptor of that very file."""
+    try:
+        given, wanted = os.fstat(int(os.environ[_GIVEN_LOCK])), (folder / _LOCK_FILE).stat()
+    except (KeyError, ValueError, OSError):
+        return False
+    return os.path.samestat(given, wanted)
 
 
 def _last_word(log: Path, began: int, status: int) -> str:

@@ -91,6 +91,13 @@ def test_a_command_out_of_turn_says_what_is_wanted_first(command: str, sentence:
     assert sentence in done.stderr
 
 
+def test_a_folder_that_cannot_be_made_is_named(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("in the way")
+    done = ferry_train("fit", recipe)
+    assert done.exit_code == 1
+    assert done.stderr == f"error: {tmp_path / 'run'}: File exists\n"
+
+
 def test_a_missing_corpus_is_named(recipe: Path, tmp_path: Path) -> None:
     done = ferry_train("tokenizer", recipe, "--set", "data.train.0.source=/no/such/file")
     assert done.exit_code == 1

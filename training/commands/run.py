@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import typer
 
 from model.search import SearchOptions
@@ -24,6 +26,7 @@ from training.distributed import first_process, started_again
 from training.export import export
 from training.fit_record import FitRecord
 from training.prepare import TOKENIZER_FOLDER, make_tokenizers
+from training.run_processes import working_in
 from training.scores import score_table
 from training.state import StateError, state_file
 from training.system import open_run
@@ -37,7 +40,8 @@ def tokenizer_command(recipe: RecipePath, overrides: Overrides = None, dump: Dum
     with mendable_errors():
         loaded = resolve(recipe, overrides, dump)
         _require_models(loaded, begins=True)
-        _tokenizer(loaded)
+        with _working(loaded):
+            _tokenizer(loaded)
 
 
 def fit_command(
@@ -51,13 +55,17 @@ def fit_command(
     with mendable_errors():
         loaded = resolve(recipe, overrides, dump)
         _guard(loaded, resume, overwrite)
-        _fit(loaded, resume)
+        with _working(loaded):
+            _guard(loaded, resume, overwrite)
+            _fit(loaded, resume)
 
 
 def export_command(recipe: RecipePath, overrides: Overrides = None, dump: Dump = False) -> None:
     """Write the checkpoint of a trained run, with its scores and its card."""
     with mendable_errors():
-        _export(resolve(recipe, overrides, dump), recipe.name)
+        loaded = resolve(recipe, overrides, dump)
+        with _working(loaded) if loaded.folder.is_dir() else nullcontext():
+            _export(loaded, recipe.name)
 
 
 def run_command(
@@ -71,13 +79,15 @@ def run_command(
     with mendable_errors():
         loaded = resolve(recipe, overrides, dump)
         _guard(loaded, resume, overwrite)
-        if not (resume and (loaded.folder / TOKENIZER_FOLDER).is_dir()):
-            _tokenizer(loaded)
-        _fit(loaded, resume and state_file(loaded.folder).is_file())
-        if loaded.data.test:
-            system = open_run(loaded, loaded.folder).system
-            score_corpora(system, loaded.data.test, loaded.folder / EVALUATION_FOLDER, as_json=False)
-        _export(loaded, recipe.name)
+        with _working(loaded):
+            _guard(loaded, resume, overwrite)
+            if not (resume and (loaded.folder / TOKENIZER_FOLDER).is_dir()):
+                _tokenizer(loaded)
+            _fit(loaded, resume and state_file(loaded.folder).is_file())
+            if loaded.data.test:
+                system = open_run(loaded, loaded.folder).system
+                score_corpora(system, loaded.data.test, loaded.folder / EVALUATION_FOLDER, as_json=False)
+            _export(loaded, recipe.name)
 
 
 def _tokenizer(recipe: Recipe) -> None:
@@ -86,8 +96,17 @@ def _tokenizer(recipe: Recipe) -> None:
     note(f"tokenizer: {' and '.join(map(str, sizes))} pieces, in {recipe.folder / TOKENIZER_FOLDER}")
 
 
+def _working(recipe: Recipe) -> AbstractContextManager[None]:
+    """While a command writes into the run's folder no other may. Of several ranks only the first one writes."""
+    return working_in(recipe.folder, note) if first_process() else nullcontext()
+
+
 def _guard(recipe: Recipe, resume: bool, overwrite: bool) -> None:
-    """Hours of training are not thrown away by a command typed twice."""
+    """Hours of training are not thrown away by a command typed twice.
+
+    Asked before the folder is locked, so that a mistake leaves nothing behind, and after it, as another command may
+    have ended in between.
+    """
     path = state_file(recipe.folder)
     goes_on = path.exists() and (resume or started_again())
     if path.exists() and not (goes_on or overwrite):

@@ -26,6 +26,7 @@ from training.metrics import MetricsError
 from training.preflight import MemoryBudgetError
 from training.reading import CorpusError
 from training.recipe_file import RecipeError, dump_recipe, load_recipe
+from training.run_processes import FolderInUseError
 from training.significance import SignificanceError
 from training.skipping import TrainingError
 from training.state import StateError
@@ -43,6 +44,7 @@ MENDABLE = (
     TokenizerError,
     InvalidTextError,
     StateError,
+    FolderInUseError,
     AveragingError,
     TransferError,
     WordDistillationError,
@@ -88,8 +90,14 @@ def mendable_errors() -> Iterator[None]:
     try:
         yield
     except MENDABLE as error:
-        notes.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        notes.print(f"error: {_sentence(error)}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.filename2 is None:
+        return f"{error.filename}: {error.strerror}"  # as other errors have it, without the number
+    return str(error)
 
 
 def resolve(path: Path, overrides: list[str] | None, dump: bool = False) -> Recipe:
