@@ -7,16 +7,15 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
-from tests.training.tiny_runs import begin, prepare, tiny_recipe, write_capitals
 from training.cli import app
-from training.recipe_file import dump_recipe
+from training.config import Recipe
+from training.run_folders import write_recipe
 from training.run_processes import FolderInUseError, exclusive, in_use, run_command, working_in
 from training.state import state_file
 
@@ -25,24 +24,11 @@ def unheard(text: str) -> None:
     raise AssertionError(text)
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("text")
-    write_capitals(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(text: Path) -> Path:
-    return prepare(text)
-
-
 @pytest.fixture
-def run(text: Path, prepared: Path, tmp_path: Path) -> Path:
+def run(recipe: Callable[..., Recipe]) -> Path:
     """The folder of a run that can be fitted, its recipe in it."""
-    recipe = begin(tiny_recipe(text, tmp_path), prepared)
-    (recipe.folder / "recipe.yaml").write_text(dump_recipe(recipe))
-    return recipe.folder
+    made = recipe()
+    return write_recipe(made, made.folder).parent
 
 
 @pytest.fixture
@@ -122,8 +108,6 @@ def test_of_several_ranks_the_first_alone_holds_the_lock(run: Path, held: int, m
 
 
 def test_an_export_of_no_run_leaves_no_folder(run: Path, tmp_path: Path) -> None:
-    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**recipe, "folder": str(tmp_path / "nowhere")}))
-    assert CliRunner().invoke(app, ["export", str(path)]).exit_code == 1
+    arguments = ["export", str(run / "recipe.yaml"), "--set", f"folder={tmp_path / 'nowhere'}"]
+    assert CliRunner().invoke(app, arguments).exit_code == 1
     assert not (tmp_path / "nowhere").exists()
