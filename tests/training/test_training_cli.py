@@ -199,3 +199,12 @@ def test_evaluate_names_what_a_folder_lacks_to_be_a_checkpoint(tmp_path: Path, t
     done = ferry_train("evaluate", tmp_path / "empty", "--source", source, "--reference", reference)
     assert done.exit_code == 1
     assert "SHA256SUMS" in done.stderr
+
+
+def test_evaluate_names_the_recipe_in_the_folder_of_a_run(recipe: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "run" / "recipe.yaml"
+    inside.parent.mkdir()
+    recipe.rename(inside)
+    done = ferry_train("evaluate", inside.parent)
+    assert done.exit_code == 1
+    assert f"{inside.parent} is the folder of a run; name its recipe, {inside}, or a checkpoint" in done.stderr

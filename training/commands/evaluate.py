@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
+from model.checkpoint import SUMS
 from training.commands.shared import (
     AsJson,
     DeviceName,
@@ -26,6 +27,7 @@ from training.config import Recipe, ShortlistConfig
 from training.corpus_config import CorpusConfig
 from training.device import pick_device
 from training.evaluate import EvaluationError, evaluate
+from training.run_folders import RECIPE_FILE
 from training.scores import score_entry, score_table, write_results
 from training.shortlist import learn_shortlist
 from training.system import System, combine, open_checkpoint, open_run
@@ -61,7 +63,7 @@ def evaluate_command(
     """
     with mendable_errors():
         corpora = _corpus(source, reference)
-        recipes = [None if path.is_dir() else resolve(path, overrides, dump) for path in paths]
+        recipes = [None if _is_checkpoint(path) else resolve(path, overrides, dump) for path in paths]
         if (recipes[0] is None and not corpora) or (not any(recipes) and (overrides or dump)):
             raise EvaluationError("a checkpoint is evaluated with --source and --reference, and has no --set or --dump")
         if recipes[0] is not None and not corpora:
@@ -86,6 +88,14 @@ def score_corpora(system: System, corpora: Sequence[CorpusConfig], output: Path 
         return
     entries = [score_entry(result, system.options) for result in results]
     typer.echo(json.dumps(entries[0] if len(entries) == 1 else entries, indent=2, ensure_ascii=False))
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a checkpoint rather than a recipe. Raises EvaluationError where it is the folder of a run."""
+    run = path / RECIPE_FILE
+    if run.is_file() and not (path / SUMS).is_file():
+        raise EvaluationError(f"{path} is the folder of a run; name its recipe, {run}, or a checkpoint")
+    return path.is_dir()
 
 
 def _open(path: Path, recipe: Recipe | None, device: DeviceName, shortlist: bool) -> System:
