@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from model.config import Frozen, LengthPenalty, ModelConfig
-from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
+from training.corpus_config import AugmentationConfig, CleaningConfig, CorpusConfig, SamplingConfig
 from training.tune_config import Dimension
 
 LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
@@ -23,6 +23,7 @@ class DataConfig(Frozen):
     dev: tuple[CorpusConfig, ...] = Field(min_length=1, description="Validation, early stopping and tuning.")
     test: tuple[CorpusConfig, ...] = Field((), description="Scored by evaluate and export only, one by one.")
     cleaning: CleaningConfig = CleaningConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     allow_overlap: bool = Field(False, description="Train although a dev or test pair stands in the training text.")
     drop_overlap: bool = Field(False, description="Leave training pairs out that stand in dev or test.")
     workers: int | None = Field(None, ge=1, description="Processes that clean and encode; default: the cores.")
@@ -207,6 +208,15 @@ class Recipe(Frozen):
         if isinstance(values, dict) and "folder" not in values and "name" in values:
             return {**values, "folder": f"runs/{values['name']}"}
         return values
+
+    @model_validator(mode="after")
+    def _altered_text_has_a_place(self) -> Recipe:
+        if self.data.augmentation.active and self.tokenizer.sampling.variants == 1:
+            raise ValueError(
+                "data.augmentation: sampled encodings are what it alters, and tokenizer.sampling.variants is 1, "
+                "which means none; give 2 or more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _model_can_be_built(self) -> Recipe:

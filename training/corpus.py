@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from model.config import Frozen
 from tokenizer.subword import TokenizerPair
+from training.augmentation import NO_AUGMENTATION, Augmentation
 from training.cleaning import CleaningReport, nothing_left
 from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
 from training.encoding import ChunkEncoder, encode
@@ -116,6 +117,7 @@ def prepare_corpus(
     sampling: SamplingConfig,
     folder: Path,
     *,
+    augmentation: Augmentation = NO_AUGMENTATION,
     held_out: HashArray = NO_HASHES,
     seed: int = 0,
     workers: int = 1,
@@ -123,17 +125,18 @@ def prepare_corpus(
 ) -> Corpus:
     """Reads, cleans and encodes ``corpora`` into a new folder below ``folder``, or opens the one of an earlier run.
 
-    Pairs with the hashes ``held_out`` are left out. ``seed`` is that of the sampled variants; ``workers`` is the number
+    Pairs with the hashes ``held_out`` are left out. ``seed`` is that of the sampled variants, of which ``augmentation``
+    alters the text of some; ``workers`` is the number
     of processes, which changes nothing in the result; ``progress`` is called with the number of pairs written so far.
     The folder appears by a rename when it is whole. Raises CorpusError for unusable text, a full disk, or when nothing
     is left; WorkerError where a worker was killed.
     """
     if not corpora:
         raise CorpusError("the recipe names no corpus; give at least one with 'source' and 'target', or 'tsv'")
-    fingerprint = _fingerprint(corpora, tokenizers, cleaning, sampling, held_out, seed)
+    fingerprint = _fingerprint(corpora, tokenizers, cleaning, sampling, augmentation, held_out, seed)
     destination = folder / fingerprint[:16]
     if not destination.exists():
-        encoder = ChunkEncoder(tokenizers, cleaning, sampling, seed)
+        encoder = ChunkEncoder(tokenizers, cleaning, sampling, augmentation, seed)
         try:
             with published(destination) as partial:
                 seen = HashSet(partial) if cleaning.drop_duplicates else None
@@ -179,11 +182,12 @@ def _fingerprint(
     tokenizers: TokenizerPair,
     cleaning: CleaningConfig,
     sampling: SamplingConfig,
+    augmentation: Augmentation,
     held_out: HashArray,
     seed: int,
 ) -> str:
     """SHA-256 over the content of all inputs and the settings; where files lie and corpora's weights do not matter."""
-    description = {
+    description: dict[str, object] = {
         "format": _FORMAT,
         "corpora": [[corpus.label, *hash_corpus(corpus)] for corpus in corpora],
         "tokenizers": {name: hashlib.sha256(model).hexdigest() for name, model in tokenizers.files().items()},
@@ -191,5 +195,12 @@ def _fingerprint(
         "sampling": [sampling.variants, *((sampling.alpha, seed) if sampling.variants > 1 else ())],
     }
     if len(held_out):
-        description["held_out"] = hashlib.sha256(np.unique(held_out).tobytes()).hexdigest()
+        description["held_out"] = _hash(held_out)
+    if augmentation.config.active:
+        options = augmentation.config.model_dump(mode="json")
+        description["augmentation"] = [options, augmentation.symbols, _hash(augmentation.held_out)]
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(hashes: HashArray) -> str:
+    return hashlib.sha256(np.unique(hashes).tobytes()).hexdigest()

@@ -6,15 +6,17 @@ SentencePiece is left at one thread in each.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain, compress
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from tokenizer.subword import Subword, TokenizerPair, seed_sampling
+from training.augmentation import Augmentation
 from training.cleaning import (
     DUPLICATE,
     FAULTS,
@@ -33,6 +35,8 @@ from training.reading import Chunk, Pair, read_chunks
 from training.shards import Gathered, IndexArray, ShardWriter, piece_dtype
 from training.workers import in_order
 
+Encoded: TypeAlias = tuple[list[int], list[int]]  # source and target pieces of a pair
+
 
 class EncodedChunk(NamedTuple):
     """A chunk of N pairs, of which P pass the checks of text, and M of these the checks of length too."""
@@ -48,13 +52,19 @@ class ChunkEncoder:
     """Cleans and encodes a chunk: a function of the chunk, its number and what stands here. Can be pickled."""
 
     def __init__(
-        self, tokenizers: TokenizerPair, cleaning: CleaningConfig, sampling: SamplingConfig, seed: int
+        self,
+        tokenizers: TokenizerPair,
+        cleaning: CleaningConfig,
+        sampling: SamplingConfig,
+        augmentation: Augmentation,
+        seed: int,
     ) -> None:
-        self._tokenizers, self._cleaning, self._sampling, self._seed = tokenizers, cleaning, sampling, seed
+        self._tokenizers, self._cleaning, self._sampling = tokenizers, cleaning, sampling
+        self._augmentation, self._seed = augmentation, seed
 
     def __reduce__(self) -> tuple[Callable[..., "ChunkEncoder"], tuple[object, ...]]:
         models = tuple(self._tokenizers.files().values())
-        return _chunk_encoder, (models, self._cleaning, self._sampling, self._seed)
+        return _chunk_encoder, (models, self._cleaning, self._sampling, self._augmentation, self._seed)
 
     def __call__(self, chunk: Chunk) -> EncodedChunk:
         """Raises CorpusError for lines that are not UTF-8 or no TSV."""
@@ -69,28 +79,44 @@ class ChunkEncoder:
             for source, target in zip(sources, targets, strict=True)
         ]
         fits = (faults[passing] == KEPT).tolist()
-        fitting = list(compress(clean, fits))
-        _seed_chunk(self._seed, chunk.number)
+        canonical = list(compress(zip(sources, targets, strict=True), fits))
+        rounds = [canonical, *self._sampled(list(compress(clean, fits)), canonical, chunk.number)]
         return EncodedChunk(
             faults,
             passing,
             hash_pairs([pair[:2] for pair in clean]),
-            self._variants(self._tokenizers.source, [pair.source for pair in fitting], list(compress(sources, fits))),
-            self._variants(self._tokenizers.target, [pair.target for pair in fitting], list(compress(targets, fits))),
+            _gathered(rounds, 0, self._tokenizers.source),
+            _gathered(rounds, 1, self._tokenizers.target),
         )
 
-    def _variants(self, subword: Subword, texts: list[str], canonical: list[list[int]]) -> Gathered:
-        """The canonical encoding of each text, followed by its sampled ones; a sample that is too long is not used."""
-        rounds = [canonical]
-        for _ in range(1, self._sampling.variants):
-            sampled = subword.sample_batch(texts, self._sampling.alpha)
-            both = zip(sampled, canonical, strict=True)
-            rounds.append([some if 0 < len(some) <= self._cleaning.max_pieces else whole for some, whole in both])
-        encodings = [encoding for variants in zip(*rounds, strict=True) for encoding in variants]
-        return Gathered(
-            np.fromiter(chain.from_iterable(encodings), dtype=piece_dtype(subword.vocabulary_size)),
-            np.fromiter(map(len, encodings), dtype=np.int64),
-        )
+    def _sampled(self, pairs: list[Pair], canonical: list[Encoded], number: int) -> Iterator[list[Encoded]]:
+        """Of each pair one sampled encoding after the other, for some of which its text is altered.
+
+        A sample that is too long is not used: the canonical encoding stands in its place, of an altered pair on both
+        sides, since one alone would be no translation of the other.
+        """
+        altered = self._altered(pairs, number)
+        texts = [[new or pair for new, pair in zip(round_, pairs, strict=True)] for round_ in altered]
+        _seed_chunk(self._seed, number)
+        alpha = self._sampling.alpha
+        sources = [self._tokenizers.source.sample_batch([pair.source for pair in some], alpha) for some in texts]
+        targets = [self._tokenizers.target.sample_batch([pair.target for pair in some], alpha) for some in texts]
+        for news, *sides in zip(altered, sources, targets, strict=True):
+            chosen = []
+            for new, whole, sample in zip(news, canonical, zip(*sides, strict=True), strict=True):
+                fits = [0 < len(side) <= self._cleaning.max_pieces for side in sample]
+                if new is not None:
+                    fits = [all(fits)] * 2
+                source, target = (side if fit else safe for side, safe, fit in zip(sample, whole, fits, strict=True))
+                chosen.append((source, target))
+            yield chosen
+
+    def _altered(self, pairs: list[Pair], number: int) -> list[list[Pair | None]]:
+        rounds = self._sampling.variants - 1
+        if not self._augmentation.config.active:
+            return [[None] * len(pairs)] * rounds
+        draw = random.Random(f"{self._seed} {number}")
+        return [self._augmentation.alter(pairs, draw) for _ in range(rounds)]
 
 
 def encode(
@@ -131,11 +157,24 @@ def encode(
     return CleaningReport(corpora=tuple(tally.report() for tally in tallies))
 
 
+def _gathered(rounds: Sequence[Sequence[Encoded]], side: int, subword: Subword) -> Gathered:
+    """One side of all encodings, those of a pair beside each other."""
+    encodings = [encoded[side] for variants in zip(*rounds, strict=True) for encoded in variants]
+    return Gathered(
+        np.fromiter(chain.from_iterable(encodings), dtype=piece_dtype(subword.vocabulary_size)),
+        np.fromiter(map(len, encodings), dtype=np.int64),
+    )
+
+
 def _chunk_encoder(
-    models: tuple[bytes, ...], cleaning: CleaningConfig, sampling: SamplingConfig, seed: int
+    models: tuple[bytes, ...],
+    cleaning: CleaningConfig,
+    sampling: SamplingConfig,
+    augmentation: Augmentation,
+    seed: int,
 ) -> ChunkEncoder:
     subwords = [Subword.from_bytes(model) for model in models]
-    return ChunkEncoder(TokenizerPair(subwords[0], subwords[-1]), cleaning, sampling, seed)
+    return ChunkEncoder(TokenizerPair(subwords[0], subwords[-1]), cleaning, sampling, augmentation, seed)
 
 
 def _pair(chunk: Chunk, place: int) -> Pair:

@@ -13,6 +13,7 @@ import numpy as np
 
 from model.config import LengthLimit
 from tokenizer.subword import Subword, TokenizerError, TokenizerPair, load_tokenizers, train_subword
+from training.augmentation import NO_AUGMENTATION, Augmentation
 from training.cleaning import clean_pairs
 from training.config import DataConfig, Recipe
 from training.corpus import Corpus, prepare_corpus
@@ -76,6 +77,7 @@ def prepare_corpora(
         data.cleaning,
         recipe.tokenizer.sampling,
         folder,
+        augmentation=_augmentation(recipe),
         held_out=_left_out(data),
         seed=recipe.seed,
         workers=workers,
@@ -93,6 +95,14 @@ def length_limit(train: Corpus) -> LengthLimit:
 
 def _left_out(data: DataConfig) -> HashArray:
     return held_out_hashes([*data.dev, *data.test]) if data.drop_overlap else NO_HASHES
+
+
+def _augmentation(recipe: Recipe) -> Augmentation:
+    data = recipe.data
+    if not data.augmentation.active:
+        return NO_AUGMENTATION
+    held_out = NO_HASHES if data.allow_overlap else held_out_hashes([*data.dev, *data.test])
+    return Augmentation(data.augmentation, recipe.tokenizer.user_symbols, held_out)
 
 
 def _require_no_overlap(data: DataConfig, folder: Path, workers: int) -> None:

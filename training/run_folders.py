@@ -73,7 +73,9 @@ def write_recipe(recipe: Recipe, folder: Path) -> Path:
 def _shared_tokenizer(recipe: Recipe, shared: Path, keep_going: KeepGoing, message: Callable[[str], None]) -> Path:
     """The tokenizer folder for the recipe, made unless an earlier run has."""
     values = recipe.model_dump(mode="json", include={"seed", "tokenizer"})
-    home = shared / "tokenizers" / _hash({**values, "data": _data(recipe, "dev", "test")})
+    data = _data(recipe, "dev", "test")
+    del data["augmentation"]  # a tokenizer is trained on the text as it is
+    home = shared / "tokenizers" / _hash({**values, "data": data})
     with exclusive(home, keep_going, message) as lock:
         if not (home / TOKENIZER_FOLDER).is_dir():
             path = write_recipe(placed(recipe, home), home)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tokenizer.subword import TokenizerPair
+from training.augmentation import Augmentation
 from training.corpus import Corpus, prepare_corpus
-from training.corpus_config import CleaningConfig, CorpusConfig, SamplingConfig
+from training.corpus_config import AugmentationConfig, CleaningConfig, CorpusConfig, SamplingConfig
 from training.reading import CHUNK_PAIRS, CorpusError
 
 TEXTS = [
@@ -225,6 +226,7 @@ def test_the_number_of_workers_changes_nothing(
             CleaningConfig(),
             SamplingConfig(variants=3, alpha=0.5),
             tmp_path / str(workers),
+            augmentation=Augmentation(AugmentationConfig(upper_case=0.3, lower_case=0.3), ("River",)),
             workers=workers,
         )
         for workers in (1, 3)

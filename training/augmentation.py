@@ -1,0 +1,66 @@
+"""Pairs as people also write them: in capitals, in lower case, without the mark at the end.
+
+The kinds are those of OpusTrainer (Bogoychev et al. 2023, arXiv:2311.14838, section 3) that need no other resource, and
+lower case. An altered pair is one of the sampled encodings of its pair (:mod:`training.encoding`), never a pair more.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tokenizer.normalize import normalize
+from training.corpus_config import AugmentationConfig
+from training.hashes import NO_HASHES, HashArray, hash_pairs
+from training.reading import Pair
+
+_END = ".!?\u2026\u3002\uff01\uff1f "  # also … and the marks of Chinese; with the space that French sets before one
+_OPENING = "¿¡"
+
+
+class Augmentation(NamedTuple):
+    """What is altered, and what never may come of it. Can be pickled."""
+
+    config: AugmentationConfig = AugmentationConfig()
+    symbols: tuple[str, ...] = ()  # tokenizer.user_symbols, which stay as they are wherever they stand
+    held_out: HashArray = NO_HASHES  # no altered pair is one of these, which dev or test ask
+
+    def alter(self, pairs: Sequence[Pair], draw: random.Random) -> list[Pair | None]:
+        """Of each normalised pair what is drawn for it, normalised; None where it stays as it is."""
+        altered = [self._altered(pair, draw) for pair in pairs]
+        hashes = hash_pairs([pair[:2] for pair in altered])
+        asked = np.isin(hashes, self.held_out).tolist()
+        return [
+            None if shown or new == old or not (new.source and new.target) else new
+            for new, old, shown in zip(altered, pairs, asked, strict=True)
+        ]
+
+    def _altered(self, pair: Pair, draw: random.Random) -> Pair:
+        kind, bare = draw.random(), draw.random() < self.config.no_end_punctuation
+        source, target = pair.source, pair.target
+        if kind < self.config.upper_case:
+            source, target = self._outside_symbols(source, str.upper), self._outside_symbols(target, str.upper)
+        elif kind < self.config.upper_case + self.config.lower_case:
+            source = self._outside_symbols(source, str.lower)
+        if bare and source[-1] in _END and target[-1] in _END:
+            source, target = _without_marks(source), _without_marks(target)
+        # Unicode's mapping may decompose: the small letter of U+0130 is two characters.
+        return Pair(normalize(source), normalize(target), pair.line)
+
+    def _outside_symbols(self, text: str, change: Callable[[str], str]) -> str:
+        if not self.symbols:
+            return change(text)
+        longest_first = sorted(self.symbols, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+        return "".join(part if place % 2 else change(part) for place, part in enumerate(parts))
+
+
+def _without_marks(text: str) -> str:
+    return text.rstrip(_END).lstrip(_OPENING)
+
+
+NO_AUGMENTATION = Augmentation()
