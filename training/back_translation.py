@@ -90,7 +90,7 @@ def _maker(recipe: Recipe, teachers: Teachers, text: MonolingualText | None, opt
             "data": hash_file(text.path) if text else hashes(data.train),
             "held_out": hashes([*data.dev, *data.test]),
             "cleaning": data.cleaning.model_dump(mode="json"),
-            "teachers": teachers.hashes,
+            "teachers": [teachers.hashes, teachers.system.precision],
             "search": beam if options.temperature is None else [options.temperature, recipe.seed],
             "tag": options.tag,
         },

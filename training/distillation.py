@@ -93,7 +93,7 @@ def _maker(recipe: Recipe, teachers: Teachers, select: Select) -> Maker:
             "data": hashes(data.train),
             "held_out": hashes([*data.dev, *data.test]),
             "cleaning": data.cleaning.model_dump(mode="json"),
-            "teachers": teachers.hashes,
+            "teachers": [teachers.hashes, teachers.system.precision],
             "search": [search.beam_size, search.n_best, search.length_penalty.model_dump(mode="json")],
             "select": select,
         },

@@ -11,6 +11,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 
 from model.checkpoint import Evaluation
+from model.precision import Precision
 from model.search import SearchOptions
 from training.corpus_config import CorpusConfig
 from training.reading import read_all
@@ -39,6 +40,7 @@ class Result(NamedTuple):
     scores: Scores
     sentences_per_second: float  # encoding, search and decoding of text; loading and scoring left out
     hypotheses: list[str]
+    precision: Precision = "float32"  # of products with weights
 
     def evaluation(self, options: SearchOptions) -> Evaluation:
         """The entry in a checkpoint's ``config.json``."""
@@ -58,7 +60,8 @@ def evaluate(system: System, corpus: CorpusConfig, split: str = "test") -> Resul
     hypotheses = system.translate([pair.source for pair in pairs])
     seconds = time.perf_counter() - began
     scores = score(hypotheses, [pair.target for pair in pairs])
-    return Result(corpus.label.removesuffix(f" {split}"), split, scores, len(pairs) / seconds, hypotheses)
+    name = corpus.label.removesuffix(f" {split}")
+    return Result(name, split, scores, len(pairs) / seconds, hypotheses, system.precision)
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:

@@ -32,15 +32,15 @@ def score_entry(result: Result, options: SearchOptions) -> Entry:
         "beam_size": options.beam_size,
         "length_penalty": options.length_penalty.kind,
         "alpha": options.length_penalty.alpha,
+        "precision": result.precision,
     }
 
 
 def score_table(results: Sequence[Result], options: SearchOptions) -> Table:
     """The test sets as a table, the signatures below it."""
-    penalty = options.length_penalty
-    table = Table(
-        title=f"beam {options.beam_size}, length penalty {penalty.kind} {penalty.alpha:g}", title_justify="left"
-    )
+    penalty, precision = options.length_penalty, results[0].precision
+    title = f"beam {options.beam_size}, length penalty {penalty.kind} {penalty.alpha:g}, {precision}"
+    table = Table(title=title, title_justify="left")
     table.add_column("test set", overflow="fold")
     for column in ("sentences", "BLEU", "BLEU lc", "chrF2", "TER", "sentences/s"):
         table.add_column(column, justify="right", no_wrap=True)

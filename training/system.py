@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from model.checkpoint import load_checkpoint
 from model.config import LengthLimit
-from model.ensemble import Ensemble, Model
+from model.ensemble import Ensemble, Model, as_ensemble
+from model.precision import Precision, prepare
 from model.sampling import sample
 from model.search import SearchOptions, translate
 from model.seq2seq import Seq2Seq
@@ -40,6 +41,7 @@ class System(NamedTuple):
     language: str  # translated into
     token_budget: int = TOKEN_BUDGET
     shortlist: Shortlist | None = None  # that translations keep to; samples do not
+    precision: Precision = "float32"  # of products with weights
 
     def translate(self, texts: Sequence[str]) -> list[str]:
         """The best translation of each text, a line each; a text without a piece, such as a blank one, stays empty."""
@@ -77,6 +79,16 @@ class System(NamedTuple):
             penalty = penalty.model_copy(update={"alpha": alpha})
         width = self.options.beam_size if beam_size is None else beam_size
         return self._replace(options=self.options._replace(beam_size=width, n_best=n_best, length_penalty=penalty))
+
+    def in_precision(self, precision: Precision) -> System:
+        """The same system, opened in float32, with its models' products with weights in ``precision``.
+
+        Raises PrecisionError for int8 elsewhere than on a CPU.
+        """
+        if precision == "float32":
+            return self
+        members = [prepare(member, precision).model for member in as_ensemble(self.model).members]
+        return self._replace(model=Ensemble(members), precision=precision)
 
     def short_enough(self, texts: Iterable[str], max_pieces: int) -> list[str]:
         """The texts of at most ``max_pieces`` source pieces."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.checkpoint import SUMS, CheckpointConfig, read_config
+from model.precision import Precision
 from training.hashes import hash_file
 from training.system import System, UnusableSystemError, combine, open_checkpoint
 
@@ -19,6 +20,15 @@ class Teachers(NamedTuple):
     licence: str  # theirs, each once
     hashes: tuple[str, ...]  # of their SHA256SUMS: equal hashes are equal checkpoints
     data: tuple[str, ...]  # what they were trained on, each text once, with who was
+
+    def in_precision(self, precision: Precision) -> Teachers:
+        """The same teachers with their products with weights in ``precision``, which their names then say.
+
+        Raises PrecisionError.
+        """
+        if precision == "float32":
+            return self
+        return self._replace(system=self.system.in_precision(precision), names=f"{self.names}, in {precision}")
 
 
 def read_teachers(folders: Sequence[Path], source: str, target: str) -> list[CheckpointConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from oracle import NextPiece, beam_search, next_piece_of
 from tiny_models import LIMIT, VOCABULARY, alone, random_options, random_sources, run, tiny_model
 
 from model.ensemble import Ensemble, EnsembleError
+from model.precision import Precision, prepare
 from model.search import BeamSearch, Hypothesis, SearchOptions, translate
 from model.seq2seq import Seq2Seq
 
@@ -99,6 +101,26 @@ def test_what_every_member_finds_all_but_impossible_keeps_its_likelihood() -> No
     logits, _ = ensemble.step(ensemble.start(memory), torch.tensor([2]), memory)
     assert -1030 < float(logits[0, 5]) < -970
     assert float(logits.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_what_is_impossible_to_every_member_stays_so() -> None:
+    members = [tiny_model(seed, dtype=torch.float32) for seed in (1, 2)]
+    for member in members:
+        member.output_bias[5] = -math.inf
+    ensemble = Ensemble(members)
+    memory = ensemble.encode(torch.tensor([[6, EOS]]), torch.tensor([2]))
+    logits, _ = ensemble.step(ensemble.start(memory), torch.tensor([2]), memory)
+    assert float(logits[0, 5]) == -math.inf
+    assert float(logits.exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_members_may_be_prepared_for_inference(precision: Precision) -> None:
+    """A prepared model with itself is that model itself, whose precision it keeps."""
+    member = prepare(tiny_model(4, dtype=torch.float32), precision).model
+    for source in random_sources(8, 6):
+        options = SearchOptions(3, n_best=3)
+        same(alone(Ensemble([member] * 2), source, options), alone(member, source, options))
 
 
 @pytest.mark.parametrize(

@@ -100,11 +100,13 @@ def test_a_model_of_the_recipes_own_direction_is_refused(tiny_checkpoint: Path) 
 def test_the_command_writes_the_extended_recipe(reverse_checkpoint: Path, tmp_path: Path) -> None:
     recipe = write_recipe_of(tmp_path)
     arguments = ["back-translate", recipe, "--model", reverse_checkpoint, "--sampling", "--weight", 0.5]
+    arguments += ["--precision", "int8"]
     done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0
     assert "6 pairs" in done.stdout
     extended = load_recipe(tmp_path / "run" / "back-translated" / "back-translate.yaml")
     assert [corpus.weight for corpus in extended.data.train] == [1.0, 0.5]
+    assert (extended.data.train[1].name or "").endswith(", in int8")
     refused = CliRunner().invoke(app, [*map(str, arguments), "--beam-size", "3"])
     assert refused.exit_code == 1
     assert "--sampling draws" in refused.stderr

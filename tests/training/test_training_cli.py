@@ -164,6 +164,20 @@ def test_evaluate_decodes_with_several_checkpoints_at_once(
     assert json.loads(done.stdout)["chrf2"] == score(together, REFERENCES).chrf2
 
 
+def test_evaluate_computes_in_the_precision_asked_for(tiny_checkpoint: Path, test_set: tuple[Path, Path]) -> None:
+    source, reference = test_set
+    arguments = ("--source", source, "--reference", reference, "--json")
+    plain, int8 = (
+        json.loads(ferry_train("evaluate", tiny_checkpoint, *arguments, *more).stdout)
+        for more in ((), ("--precision", "int8"))
+    )
+    assert (plain["precision"], int8["precision"]) == ("float32", "int8")
+    expected = score(open_checkpoint(tiny_checkpoint).in_precision("int8").translate(SOURCES), REFERENCES)
+    assert int8["chrf2"] == expected.chrf2
+    table = ferry_train("evaluate", tiny_checkpoint, *arguments[:-1], "--precision", "int8").stdout
+    assert "beam 5, length penalty power 1, int8" in table
+
+
 def test_evaluate_refuses_an_ensemble_of_two_languages(
     tiny_checkpoint: Path, tiny_checkpoint_fr: Path, test_set: tuple[Path, Path]
 ) -> None:

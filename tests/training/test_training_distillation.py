@@ -58,6 +58,16 @@ def test_several_teachers_translate_as_an_ensemble(
     assert "en-de 0 (seed 1) and en-de 0 (seed 3)" in made.corpus.name
 
 
+def test_a_text_is_made_in_the_precision_asked_for_and_says_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = teachers_of(tiny_checkpoint)
+    made = run(tmp_path, plain.in_precision("int8"))
+    expected = plain.system.in_precision("int8").translate(SOURCES)
+    assert [target for _, target in texts(made.corpus)] == [normalize(text) for text in expected]
+    assert "translated by en-de 0 (seed 1), in int8" in made.corpus.name
+    with pytest.raises(SynthesisError, match="holds other synthetic text"):
+        run(tmp_path, plain)
+
+
 def test_interpolation_takes_of_the_n_best_the_one_nearest_to_the_reference(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -135,12 +145,14 @@ def test_more_hypotheses_than_the_beam_holds_are_refused(tiny_checkpoint: Path, 
 def test_the_command_writes_a_recipe_that_can_be_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
     recipe = write_recipe_of(tmp_path)
     arguments = ["distil", recipe, "--teacher", tiny_checkpoint, "--beam-size", 2, "--select", "interpolate"]
+    arguments += ["--precision", "bfloat16"]
     done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0
     assert "6 pairs" in done.stdout and "target tokens/s" in done.stdout
     student = load_recipe(tmp_path / "run" / "distilled" / "distil.yaml")
     assert len(texts(student.data.train[0])) == 6
     assert student.name == "tiny-distilled"
+    assert student.data.train[0].name.endswith(", in bfloat16")
 
 
 def test_ctrl_c_says_how_to_go_on(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from model.checkpoint import load_checkpoint
 from model.config import LengthPenalty
+from model.ensemble import Ensemble
+from model.precision import Precision, prepare
 from model.search import SearchOptions
 from tests.conftest import ENGLISH, write_checkpoint
 from tokenizer.subword import TokenizerPair, train_subword
@@ -94,6 +96,20 @@ def test_an_ensemble_can_have_an_ensemble_as_its_member(tiny_checkpoint: Path, t
     one = open_checkpoint(tiny_checkpoint)
     other = open_checkpoint(write_checkpoint(tmp_path / "other", one.tokenizers, "en", "de", seed=4))
     assert combine([combine([one, other]), one]).translate(ENGLISH) == combine([one, other, one]).translate(ENGLISH)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_every_member_computes_in_the_precision_asked_for(
+    tiny_checkpoint: Path, tmp_path: Path, precision: Precision
+) -> None:
+    one = open_checkpoint(tiny_checkpoint)
+    other = open_checkpoint(write_checkpoint(tmp_path / "other", one.tokenizers, "en", "de", seed=4))
+    both = combine([one, other]).in_precision(precision)
+    members = [
+        prepare(load_checkpoint(folder).model, precision).model for folder in (tiny_checkpoint, tmp_path / "other")
+    ]
+    assert both.translate(ENGLISH) == one._replace(model=Ensemble(members)).translate(ENGLISH)
+    assert both.precision == precision
 
 
 def test_a_checkpoint_brings_its_search_options(tiny_checkpoint: Path) -> None:

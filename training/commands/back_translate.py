@@ -14,7 +14,7 @@ from training.back_translation import (
     MonolingualText,
     back_translate,
 )
-from training.commands.shared import DeviceOption, Dump, Overrides, RecipePath, Threads, note
+from training.commands.shared import DeviceOption, Dump, Overrides, PrecisionOption, RecipePath, Threads, note
 from training.commands.synthetic import Alpha, BeamSize, Output, OverwriteText, Weight, open_recipe, report, resumable
 from training.device import pick_device
 from training.synthesis import SynthesisError
@@ -41,6 +41,7 @@ def back_translate_command(
     overwrite: OverwriteText = False,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    precision: PrecisionOption = "float32",
     overrides: Overrides = None,
     dump: Dump = False,
 ) -> None:
@@ -55,6 +56,7 @@ def back_translate_command(
         loaded = open_recipe(recipe, overrides, dump, threads)
         data, folder = loaded.data, output or loaded.folder / FOLDER
         teachers = open_teachers(model, data.target, data.source, pick_device(device), loaded.search.token_budget)
+        teachers = teachers.in_precision(precision)
         teachers = teachers._replace(system=teachers.system.with_search(beam_size, alpha))
         options = BackTranslationOptions(temperature if sampling else None, tag, weight)
         mono = None if text is None else MonolingualText(text, licence)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from training.commands.shared import DeviceOption, Dump, Overrides, RecipePath, Threads, note
+from training.commands.shared import DeviceOption, Dump, Overrides, PrecisionOption, RecipePath, Threads, note
 from training.commands.synthetic import Alpha, BeamSize, Output, OverwriteText, Weight, open_recipe, report, resumable
 from training.device import pick_device
 from training.distillation import FOLDER, RECIPE_FILE, DistilOptions, Select, distil
@@ -32,6 +32,7 @@ def distil_command(
     overwrite: OverwriteText = False,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    precision: PrecisionOption = "float32",
     overrides: Overrides = None,
     dump: Dump = False,
 ) -> None:
@@ -44,6 +45,7 @@ def distil_command(
         loaded = open_recipe(recipe, overrides, dump, threads)
         data, folder = loaded.data, output or loaded.folder / FOLDER
         teachers = open_teachers(teacher, data.source, data.target, pick_device(device), loaded.search.token_budget)
+        teachers = teachers.in_precision(precision)
         system = teachers.system.with_search(beam_size, alpha)
         if select == "interpolate":
             system = system.with_search(n_best=n_best or system.options.beam_size)

@@ -18,6 +18,7 @@ from training.commands.shared import (
     DeviceOption,
     Dump,
     Overrides,
+    PrecisionOption,
     Threads,
     mendable_errors,
     note,
@@ -48,6 +49,7 @@ def evaluate_command(
     alpha: Annotated[float | None, typer.Option(min=0, max=5, help="Of the length penalty; default as above.")] = None,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    precision: PrecisionOption = "float32",
     shortlist: Annotated[
         bool, typer.Option("--shortlist", help="Keep to the vocabulary shortlist, of several the first's.")
     ] = False,
@@ -73,7 +75,7 @@ def evaluate_command(
         system = combine(list(map(_open, paths, recipes, [device] * len(paths), limited)))
         if threads is not None:
             torch.set_num_threads(threads)
-        score_corpora(system.with_search(beam_size, alpha), corpora, output, as_json)
+        score_corpora(system.with_search(beam_size, alpha).in_precision(precision), corpora, output, as_json)
 
 
 def score_corpora(system: System, corpora: Sequence[CorpusConfig], output: Path | None, as_json: bool) -> None:

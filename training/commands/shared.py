@@ -12,6 +12,7 @@ from rich.console import Console
 
 from model.checkpoint import CheckpointError
 from model.ensemble import EnsembleError
+from model.precision import Precision, PrecisionError
 from tokenizer.normalize import InvalidTextError
 from tokenizer.subword import TokenizerError
 from training.averaging import AveragingError
@@ -62,6 +63,7 @@ MENDABLE = (
     StudyError,
     CheckpointError,
     EnsembleError,
+    PrecisionError,
     SynthesisError,
     OSError,
 )
@@ -81,6 +83,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the saved tra
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew although a training state is saved.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, to standard output.")]
 DeviceOption = Annotated[DeviceName, typer.Option(help="Where a CHECKPOINT computes; a recipe names its own.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Of the products with weights: bfloat16 and int8 are faster and nearly as good.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads that torch computes with.")]
 
 
