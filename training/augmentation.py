@@ -1,14 +1,16 @@
-"""Pairs as people also write them: in capitals, in lower case, without the mark at the end.
+"""Pairs as people also type them: the source in small letters, neither side with a mark at the end.
 
-The kinds are those of OpusTrainer (Bogoychev et al. 2023, arXiv:2311.14838, section 3) that need no other resource, and
-lower case. An altered pair is one of the sampled encodings of its pair (:mod:`training.encoding`), never a pair more.
+After the modifiers of OpusTrainer (Bogoychev et al. 2023, arXiv:2311.14838, section 3). Its capitals are not among
+them: a tokenizer that learns from text as it is cuts a word in capitals into its letters, and a model would have to
+learn both languages' spelling. An altered pair is one of the sampled encodings of its pair
+(:mod:`training.encoding`), never a pair more.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,23 +42,21 @@ class Augmentation(NamedTuple):
         ]
 
     def _altered(self, pair: Pair, draw: random.Random) -> Pair:
-        kind, bare = draw.random(), draw.random() < self.config.no_end_punctuation
+        small, bare = draw.random() < self.config.lower_case, draw.random() < self.config.no_end_punctuation
         source, target = pair.source, pair.target
-        if kind < self.config.upper_case:
-            source, target = self._outside_symbols(source, str.upper), self._outside_symbols(target, str.upper)
-        elif kind < self.config.upper_case + self.config.lower_case:
-            source = self._outside_symbols(source, str.lower)
+        if small:
+            source = self._lower(source)
         if bare and source[-1] in _END and target[-1] in _END:
             source, target = _without_marks(source), _without_marks(target)
         # Unicode's mapping may decompose: the small letter of U+0130 is two characters.
         return Pair(normalize(source), normalize(target), pair.line)
 
-    def _outside_symbols(self, text: str, change: Callable[[str], str]) -> str:
+    def _lower(self, text: str) -> str:
         if not self.symbols:
-            return change(text)
+            return text.lower()
         longest_first = sorted(self.symbols, key=len, reverse=True)
         parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
-        return "".join(part if place % 2 else change(part) for place, part in enumerate(parts))
+        return "".join(part if place % 2 else part.lower() for place, part in enumerate(parts))
 
 
 def _without_marks(text: str) -> str:

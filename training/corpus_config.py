@@ -71,22 +71,15 @@ class SamplingConfig(Frozen):
 
 
 class AugmentationConfig(Frozen):
-    """Of the sampled encodings (``tokenizer.sampling.variants``) so many, as probabilities, are of an altered pair.
+    """Of the sampled encodings (``tokenizer.sampling.variants``) so many are of an altered pair, as probabilities.
 
-    Case follows Unicode's own mapping, whatever the language. ``no_end_punctuation`` is drawn beside the other two.
+    Either is drawn by itself. Case follows Unicode's own mapping, whatever the language.
     """
 
-    upper_case: float = Field(default=0.0, ge=0, le=1)  # both sides in capitals
     lower_case: float = Field(default=0.0, ge=0, le=1)  # the source in small letters, its translation as it is
     no_end_punctuation: float = Field(default=0.0, ge=0, le=1)  # neither side ends with . ! ? …, where both did
-
-    @model_validator(mode="after")
-    def _one_case(self) -> Self:
-        if self.upper_case + self.lower_case > 1:
-            raise ValueError("upper_case and lower_case come to more than 1; a pair is altered to one of them at most")
-        return self
 
     @property
     def active(self) -> bool:
         """Whether anything is altered."""
-        return any((self.upper_case, self.lower_case, self.no_end_punctuation))
+        return any((self.lower_case, self.no_end_punctuation))

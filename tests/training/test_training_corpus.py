@@ -226,7 +226,7 @@ def test_the_number_of_workers_changes_nothing(
             CleaningConfig(),
             SamplingConfig(variants=3, alpha=0.5),
             tmp_path / str(workers),
-            augmentation=Augmentation(AugmentationConfig(upper_case=0.3, lower_case=0.3), ("River",)),
+            augmentation=Augmentation(AugmentationConfig(lower_case=0.3, no_end_punctuation=0.3), ("River",)),
             workers=workers,
         )
         for workers in (1, 3)
