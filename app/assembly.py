@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.engine.jobs import SegmentResult
-from app.passage import Passage, status_of
+from app.passage import Passage, status_of, translated
 from app.translation import SegmentTranslation, Translation, TranslationOptions
 from tokenizer.subword import TokenizerPair
 
@@ -36,7 +36,7 @@ class Assembly:
         """The result of one segment that is there, with its place in its text."""
         result = self._results[segment]
         text, place = self._places[segment]
-        separators = self._passages[text].document.separators
+        segments, separators = self._passages[text].document
         best = result.hypotheses[0] if result.hypotheses else None
         return SegmentTranslation(
             text=text,
@@ -44,7 +44,7 @@ class Assembly:
             segments=len(self._spans[text]),
             span=self._spans[text][place],
             before=separators[0] if place == 0 else "",
-            translation=self._tokenizers.target.decode(best.pieces) if best else None,
+            translation=translated(segments[place], result, self._tokenizers.target),
             after=separators[place + 1],
             score=best.score if best and self._options.scores else None,
             status=status_of(result),

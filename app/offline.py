@@ -11,6 +11,7 @@ from app.translator import Translation, TranslationOptions, search_options
 from model.checkpoint import Checkpoint
 from model.precision import Precision, prepare
 from model.search import translate
+from tokenizer.capitals import readable
 from tokenizer.segment import Document
 from tokenizer.subword import load_tokenizers
 
@@ -48,7 +49,7 @@ class OfflineTranslator:
         return self._write(passage, results)
 
     def _line(self, line: str) -> Passage:
-        pieces = self._tokenizers.source.encode(line)
+        pieces = self._tokenizers.source.encode(readable(line))
         if not pieces:
             return Passage(Document([], [line]), [])
         if len(line) > MAX_CHARACTERS or len(pieces) > MAX_PIECES:

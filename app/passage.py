@@ -9,12 +9,16 @@ from typing import NamedTuple
 from app.engine.jobs import SegmentResult
 from app.translation import Alternative, Segment, SegmentStatus, Span, Translation, Unfinished
 from model.search import Hypothesis
+from tokenizer.capitals import in_capitals, like, readable
 from tokenizer.segment import Document, split
 from tokenizer.subword import Piece, Subword
 
 
 class Passage(NamedTuple):
-    """A text as segments of pieces. ``document.segments`` and ``pieces`` have the same length."""
+    """A text as segments of pieces. ``document.segments`` and ``pieces`` have the same length.
+
+    The pieces of a segment in capitals are those of its small letters, and its translation is in capitals.
+    """
 
     document: Document
     pieces: list[list[int]]
@@ -66,7 +70,8 @@ class Passage(NamedTuple):
     def _rank(self, results: Sequence[SegmentResult], target: Subword, scores: bool) -> Alternative:
         """The text of every segment's first hypothesis, not yet aligned."""
         chosen = [result.hypotheses[0] for result in results if result.hypotheses]
-        texts = [target.decode(result.hypotheses[0].pieces) if result.hypotheses else "" for result in results]
+        rows = zip(self.document.segments, results, strict=True)
+        texts = [translated(segment, result, target) or "" for segment, result in rows]
         text = self.document.rebuild(texts)
         return Alternative(text, _mean_score(chosen) if scores and chosen else None, None)
 
@@ -77,21 +82,34 @@ class Passage(NamedTuple):
         rows = zip(self.document.segments, self.document.separators[1:], results, strict=True)
         for text, separator, result in rows:
             pieces = result.hypotheses[0].pieces if result.hypotheses else []
-            translated, target_pieces = target.decode_pieces(pieces)
+            written, target_pieces = target.decode_pieces(pieces)
+            if in_capitals(text):
+                written, target_pieces = _in_capitals(written, target_pieces)
             attention = [row[:-1] for row in result.annotations[0].attention[:-1]] if pieces else []
-            source_pieces = list(_shift(source.encode_pieces(text), source_start))
+            source_pieces = list(_shift(source.encode_pieces(readable(text)), source_start))
             segments.append(Segment(source_pieces, list(_shift(target_pieces, target_start)), attention))
             source_start += len(text) + len(separator)
-            target_start += len(translated) + len(separator)
+            target_start += len(written) + len(separator)
         return segments
 
 
 def _fit(segment: str, language: str, subword: Subword, max_pieces: int) -> Passage:
     """One segment as one or several of at most ``max_pieces`` pieces; a single character is never cut."""
-    pieces = subword.encode(segment)
+    pieces = subword.encode(readable(segment))
     if len(pieces) <= max_pieces or len(segment) == 1:
         return Passage(Document([segment], ["", ""]), [pieces])
     return Passage.read(segment, language, subword, max(1, len(segment) // 2), max_pieces)
+
+
+def translated(segment: str, result: SegmentResult, target: Subword) -> str | None:
+    """The text of the first hypothesis of what was found for ``segment``, written as that is; None if nothing was."""
+    return like(segment, target.decode(result.hypotheses[0].pieces)) if result.hypotheses else None
+
+
+def _in_capitals(text: str, pieces: Sequence[Piece]) -> tuple[str, list[Piece]]:
+    """``text`` in capitals, with the spans of ``pieces`` there; some letters become two."""
+    places = [0, *accumulate(len(character.upper()) for character in text)]
+    return text.upper(), [piece._replace(start=places[piece.start], end=places[piece.end]) for piece in pieces]
 
 
 def _at(result: SegmentResult, rank: int) -> SegmentResult:

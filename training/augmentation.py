@@ -1,9 +1,8 @@
 """Pairs as people also type them: the source in small letters, neither side with a mark at the end.
 
 After the modifiers of OpusTrainer (Bogoychev et al. 2023, arXiv:2311.14838, section 3). Its capitals are not among
-them: a tokenizer that learns from text as it is cuts a word in capitals into its letters, and a model would have to
-learn both languages' spelling. An altered pair is one of the sampled encodings of its pair
-(:mod:`training.encoding`), never a pair more.
+them: text in capitals is read in small letters (:mod:`tokenizer.capitals`). An altered pair is one of the sampled
+encodings of its pair (:mod:`training.encoding`), never a pair more.
 """
 
 from __future__ import annotations

@@ -47,6 +47,27 @@ def test_segments_in_any_order_make_their_texts(
         assert text == ("".join(f"{e.before}{text[e.span.start : e.span.end]}{e.after}" for e in own) if own else text)
 
 
+def test_a_segment_in_capitals_is_read_in_small_letters_and_answered_in_capitals(tiny_tokenizer: TokenizerPair) -> None:
+    parts = assembly(tiny_tokenizer, "SHE READS.  We leave.", alignment=True)
+    assert list(parts.pieces) == [tiny_tokenizer.source.encode(text) for text in ("She reads.", "We leave.")]
+    parts.add(0, found(tiny_tokenizer, "Sie liest groß.", "Nur sie"))
+    parts.add(1, found(tiny_tokenizer, "Wir gehen."))
+    assert parts.segment(0).translation == "SIE LIEST GROSS."
+    (translation,) = parts.translations()
+    assert translation.text == "SIE LIEST GROSS.  Wir gehen."
+    assert [other.text for other in translation.alternatives] == ["NUR SIE  Wir gehen."]
+    assert translation.alignment is not None
+    loud, quiet = translation.alignment
+    for text, pieces in (("SHE READS.  We leave.", loud.source), (translation.text, loud.target + quiet.target)):
+        whole = [piece for piece in pieces if not piece.text.startswith("<0x") and piece.text != "▁"]
+        assert len(whole) > 3
+        assert [text[piece.start : piece.end].upper() for piece in whole] == [
+            piece.text.removeprefix("▁").upper() for piece in whole
+        ]
+    sharp = [translation.text[piece.start : piece.end] for piece in loud.target if piece.text.startswith("<0x")]
+    assert sharp == ["SS", "SS"]  # its two bytes
+
+
 def test_what_is_cut_short_or_missing_is_listed(tiny_tokenizer: TokenizerPair) -> None:
     parts = assembly(tiny_tokenizer, TEXT, scores=True)
     results = [found(tiny_tokenizer, "Sie liest."), found(tiny_tokenizer, "Wir", score=-3.0, complete=False), MISSING]
