@@ -145,9 +145,7 @@ def _mean(logits: Sequence[Tensor]) -> Tensor:
     precise = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in logits]
     each = [torch.log_softmax(part, dim=-1) for part in precise]
     peak = functools.reduce(torch.maximum, each)
-    peak = peak.clamp(
-        min=torch.finfo(peak.dtype).min
-    )  # of what is impossible to all: minus infinity less itself is none
+    peak = peak.clamp(min=torch.finfo(peak.dtype).min)  # minus infinity, impossible to all, less itself is no number
     total = functools.reduce(Tensor.add_, [part.sub_(peak).exp_() for part in each])
     return total.div_(len(logits)).log_().add_(peak)
 
